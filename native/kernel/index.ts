@@ -1,0 +1,16 @@
+/**
+ * Calls to the kernel that Node does not have: BPF objects, maps and links, sockets in another
+ * network namespace. One call per function, and no word of what a mesh is.
+ *
+ * All of it is synchronous, and all of it needs privileges (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN).
+ */
+export { errnoOf } from "./addon.ts";
+export { BpfLink, BpfMap, BpfObject, ensureBpffs, type LinkInfo } from "./bpf.ts";
+export {
+  type Family,
+  type ListenOptions,
+  Netns,
+  openNetns,
+  type SocketOptions,
+} from "./netns.ts";
+export { closeDescriptor, fdOf, setLingerReset } from "./sockets.ts";

@@ -1,0 +1,25 @@
+import type { Server, Socket } from "node:net";
+import { addon, naming } from "./addon.ts";
+
+/** Makes `close()` of the socket send a reset instead of a FIN, and drop what is unsent. */
+export function setLingerReset(fd: number): void {
+  naming("set SO_LINGER", () => addon.setLingerReset(fd));
+}
+
+/** Closes a descriptor that Node does not own, like those of `Netns`. */
+export function closeDescriptor(fd: number): void {
+  naming("close a descriptor", () => addon.closeDescriptor(fd));
+}
+
+/**
+ * The descriptor behind a socket or server, or undefined once it is closed.
+ *
+ * Node has no public way to it, and the kernel's socket storage is keyed by descriptor. It stays
+ * Node's: never close it, never keep it across a turn of the event loop.
+ */
+export function fdOf(socket: Socket | Server): number | undefined {
+  // The handle is not part of Node's types.
+  const { _handle: handle } = socket as { _handle?: { readonly fd?: unknown } | null };
+  const fd = handle?.fd;
+  return typeof fd === "number" && fd >= 0 ? fd : undefined;
+}
