@@ -131,7 +131,8 @@ function parseIpv4(text: string): Uint8Array | undefined {
 
 function parseIpv6(text: string): Uint8Array | undefined {
   const halves = text.split("::");
-  if (halves.length > 2) return undefined;
+  // An embedded IPv4 address is the end of the address (RFC 4291, 2.2).
+  if (halves.length > 2 || (halves.length === 2 && halves[0]?.includes("."))) return undefined;
   const [head, tail] = halves.map((half) => groupsOf(half));
   if (head === undefined || (halves.length === 2 && tail === undefined)) return undefined;
   const missing = 8 - head.length - (tail?.length ?? 0);
