@@ -93,6 +93,20 @@ export function parseIpBlock(text: string): IpBlock {
   return { address, length };
 }
 
+/**
+ * The block of `length` bits that `ip` lies in: its bits behind them are cleared, not refused.
+ *
+ * @throws MeshError `ADDRESS_INVALID` where the family has no such length
+ */
+export function blockOf(ip: IpAddress, length: number): IpBlock {
+  const lengthMax = isIpv4(ip) ? 32 : 128;
+  if (!Number.isInteger(length) || length < 0 || length > lengthMax) {
+    const reason = `a prefix length is from 0 to ${lengthMax}, not ${length}`;
+    throw new MeshError("ADDRESS_INVALID", `Cannot make a block of "${ip}": ${reason}`);
+  }
+  return { address: maskOf(ip, length), length };
+}
+
 /** Whether `ip` lies in `block`. An address is never in a block of the other family. */
 export function blockContains(block: IpBlock, ip: IpAddress): boolean {
   if (isIpv4(block.address) !== isIpv4(ip)) return false;
