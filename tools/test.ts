@@ -3,9 +3,10 @@
  *
  *   node tools/test.ts TIER|all [PART OF A PATH]... [--test-name-pattern=REGEXP]
  *
- * The last line is `N passed, N failed`, over all tiers, and goes to build/test-summary as well.
- * Why not `node --test` alone: without a list it runs helpers as tests, a list that is empty passes,
- * and it knows of no tiers.
+ * The last line is `N passed, N failed`, over all tiers; the summary is in build/test-summary too.
+ *
+ * Why not `node --test` alone: without a list it runs helpers as tests, an empty list passes, and
+ * it knows of no tiers.
  */
 import { spawnSync } from "node:child_process";
 import { globSync, mkdirSync, writeFileSync } from "node:fs";
@@ -125,7 +126,7 @@ async function runFiles(tier: Tier, files: readonly string[], names: string[]): 
   for await (const text of events.compose(new spec())) process.stdout.write(text);
   const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : "";
   if (!limit.aborted) return { kind: "ran", ...counts, note: `${files.length} files${skipped}` };
-  const note = `ended after ${tier.tierLimitMs / 1_000} s, unfinished: ${[...unfinished].join(" ")}`;
+  const note = `ended after ${tier.tierLimitMs} ms, unfinished: ${[...unfinished].join(" ")}`;
   return { kind: "ran", ...counts, failed: Math.max(1, counts.failed), note };
 }
 
