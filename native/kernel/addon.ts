@@ -64,10 +64,11 @@ export const addon = createRequire(import.meta.url)(
 ) as Addon;
 
 /**
- * Turns the addon's bare `{syscall, errno}` into a sentence.
+ * Runs `call`, and turns the addon's bare `{syscall, errno}` into a sentence.
  *
  * @param attempt  what could not be done, as in "use map "x""
- * @throws MeshError `KERNEL_CALL_FAILED`, whose cause has the errno; a bug of ours stays as it is
+ * @throws MeshError `KERNEL_CALL_FAILED`, whose cause has the errno and, where libbpf gave one, its
+ *   own account; a bug of ours stays as it is
  */
 export function naming<Result>(attempt: string, call: () => Result): Result {
   try {

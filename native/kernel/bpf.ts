@@ -38,7 +38,7 @@ export class BpfObject {
   /**
    * Makes the maps and gives the programs to the verifier.
    *
-   * @throws MeshError `KERNEL_CALL_FAILED`; the end of the verifier's log is in its cause
+   * @throws MeshError `KERNEL_CALL_FAILED`; its cause ends with the verifier's log
    */
   load(): void {
     this.#naming("load", () => this.#native.load());
@@ -103,7 +103,7 @@ export class BpfMap {
     return this.#native.keyBytes;
   }
 
-  /** For a per-CPU map 8 bytes or a multiple of it for each possible CPU, as the kernel copies it. */
+  /** For a per-CPU map the sum over all possible CPUs, each rounded up to 8 bytes. */
   get valueBytes(): number {
     return this.#native.valueBytes;
   }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Hands connections that arrive in a pod to the agent's listeners there.
+ *
+ *   hook       sk_lookup, one instance of this program and of `listeners` per pod: the hook cannot
+ *              ask which network namespace it runs in
+ *   reads      listeners   sockets of the agent, in this pod's network namespace
+ *   writes     counters
+ *   on error   refuses (RST). When the agent is gone the kernel has emptied the slots, and to fall
+ *              through to the application would be to bypass the mesh.
+ */
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_helpers.h>
+#include "decide.h"
+#include "maps.h"
+#include "mesh_verdict.h"
+
+#define MESH_AF_INET6 10 /* linux/socket.h */
+
+/* ---- set by user space before load ---- */
+
+const volatile __u16 out_port = 0;
+const volatile __u16 hbone_port = 0;
+
+/* No program is attached to this map: it holds listeners, and nothing of sockmap's data path. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, LISTENER_SLOTS);
+	__type(key, __u32);   /* enum listener_slot */
+	__type(value, __u64); /* from user space: a descriptor */
+} listeners SEC(".maps");
+
+/* The only way out of the program. */
+static __always_inline int conclude(enum mesh_outcome outcome)
+{
+	count(outcome);
+	switch (outcome) {
+	case MESH_IN_NOT_TCP:
+	case MESH_IN_SELF:
+	case MESH_IN_OUTBOUND:
+	case MESH_IN_TUNNEL:
+	case MESH_IN_PLAINTEXT:
+		return SK_PASS;
+	default:
+		return SK_DROP;
+	}
+}
+
+static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 slot4, enum mesh_outcome outcome)
+{
+	__u32 slot = slot4 + (ctx->family == MESH_AF_INET6);
+	struct bpf_sock *listener = bpf_map_lookup_elem(&listeners, &slot);
+	long error;
+
+	if (!listener)
+		return conclude(MESH_IN_NO_LISTENER);
+	/*
+	 * Without the flag a process of the pod that runs as the agent's uid, which root in a
+	 * container does, could join the listener's SO_REUSEPORT group and take its connections.
+	 */
+	error = bpf_sk_assign(ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
+	bpf_sk_release(listener);
+	return conclude(error ? MESH_IN_NOT_ASSIGNED : outcome);
+}
+
+static __always_inline void ends(struct bpf_sk_lookup *ctx, struct addr *peer, struct addr *local)
+{
+	__u16 port = ctx->local_port;
+
+	if (ctx->family == MESH_AF_INET6) {
+		*peer = (struct addr){ .ip = { ctx->remote_ip6[0], ctx->remote_ip6[1],
+					       ctx->remote_ip6[2], ctx->remote_ip6[3] } };
+		*local = (struct addr){ .ip = { ctx->local_ip6[0], ctx->local_ip6[1],
+						ctx->local_ip6[2], ctx->local_ip6[3] },
+					.port = port };
+		return;
+	}
+	*peer = addr_of_v4(ctx->remote_ip4, 0);
+	*local = addr_of_v4(ctx->local_ip4, port);
+}
+
+SEC("sk_lookup")
+int in_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct addr peer, local;
+	enum mesh_outcome outcome;
+
+	if (ctx->protocol != IPPROTO_TCP)
+		return conclude(MESH_IN_NOT_TCP);
+	ends(ctx, &peer, &local);
+	outcome = decide_inbound(&peer, &local, out_port, hbone_port);
+	switch (outcome) {
+	case MESH_IN_OUTBOUND:
+		return steer(ctx, SLOT_OUT4, outcome);
+	case MESH_IN_TUNNEL:
+		return steer(ctx, SLOT_HBONE4, outcome);
+	case MESH_IN_PLAINTEXT:
+		return steer(ctx, SLOT_IN4, outcome);
+	default:
+		return conclude(outcome);
+	}
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Never loaded. Holds one object of each shared type, so that clang writes every one of them into
+ * the BTF that agent/kernel/layout.test.ts reads (an enum that only code uses leaves none).
+ */
+#include "mesh_layout.h"
+
+struct addr addr;
+struct flow_key flow_key;
+struct handoff_key handoff_key;
+struct note note;
+struct pod_cfg pod_cfg;
+struct mesh_meta mesh_meta;
+enum note_kind note_kind;
+enum pod_flag pod_flag;
+enum listener_slot listener_slot;
+enum mesh_outcome mesh_outcome;

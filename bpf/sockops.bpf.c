@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Moves a note from the connecting socket to the one that is accepted on the other side.
+ *
+ *   hook       sockops, at the root of the agent's part of the cgroup tree
+ *   reads      notes of connecting sockets, before their SYN leaves
+ *   writes     handoff   for the time of one handshake
+ *              notes     of accepted sockets, before accept(2) can return them
+ *              counters
+ *   on error   the accepted socket has no note: the agent refuses the connection, or the
+ *              application sees the agent's address as its peer. Both are counted.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "addr.h"
+#include "maps.h"
+#include "mesh_verdict.h"
+
+#define MESH_AF_INET6 10 /* linux/socket.h */
+
+/*
+ * Volatile, because clang merges loads of neighbouring members, and the verifier wants each at its
+ * own offset from the context ("dereference of modified ctx ptr disallowed").
+ */
+#define READ_CTX(member) (*(const volatile typeof(member) *)&(member))
+
+static __always_inline void ends(struct bpf_sock_ops *ctx, struct addr *local, struct addr *remote)
+{
+	__u32 family = READ_CTX(ctx->family);
+	__u32 local_ip4 = READ_CTX(ctx->local_ip4);
+	__u32 remote_ip4 = READ_CTX(ctx->remote_ip4);
+	/* In network order, in the upper half on a little-endian machine. */
+	__u16 remote_port = bpf_ntohl(READ_CTX(ctx->remote_port));
+	__u16 local_port = READ_CTX(ctx->local_port);
+	__u32 ip[4];
+
+	*local = addr_of_v4(local_ip4, local_port);
+	*remote = addr_of_v4(remote_ip4, remote_port);
+	if (family != MESH_AF_INET6)
+		return;
+	ip[0] = READ_CTX(ctx->remote_ip6[0]);
+	ip[1] = READ_CTX(ctx->remote_ip6[1]);
+	ip[2] = READ_CTX(ctx->remote_ip6[2]);
+	ip[3] = READ_CTX(ctx->remote_ip6[3]);
+	/* An IPv6 socket on an IPv4 connection: its accepting side may be of either family. */
+	if (ip[0] == 0 && ip[1] == 0 && ip[2] == MAPPED_WORD)
+		return;
+	remote->ip[0] = ip[0];
+	remote->ip[1] = ip[1];
+	remote->ip[2] = ip[2];
+	remote->ip[3] = ip[3];
+	local->ip[0] = READ_CTX(ctx->local_ip6[0]);
+	local->ip[1] = READ_CTX(ctx->local_ip6[1]);
+	local->ip[2] = READ_CTX(ctx->local_ip6[2]);
+	local->ip[3] = READ_CTX(ctx->local_ip6[3]);
+}
+
+/* Before the SYN leaves. */
+static __always_inline void on_connect(struct bpf_sock_ops *ctx)
+{
+	struct handoff_key key = { .netns = bpf_get_netns_cookie(ctx) };
+	struct bpf_sock *sk = ctx->sk;
+	struct note *note, copy;
+
+	if (!sk)
+		return;
+	note = bpf_sk_storage_get(&notes, sk, NULL, 0);
+	/* An agent's socket with no client to show has port 0. */
+	if (!note || !note->a.port)
+		return;
+	ends(ctx, &key.flow.src, &key.flow.dst);
+	copy = *note;
+	copy.kind = note->kind == NOTE_ORIG_DST ? NOTE_CAPTURED : NOTE_REAL_PEER;
+	if (bpf_map_update_elem(&handoff, &key, &copy, BPF_ANY)) {
+		count(MESH_HANDOFF_FULL);
+		return;
+	}
+	count(MESH_HANDED_OVER);
+	/* For on_close(). Other programs' flags are kept. */
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The handshake is complete. The child is locked, and accept(2) has to wait for that lock. */
+static __always_inline void on_accept(struct bpf_sock_ops *ctx)
+{
+	struct handoff_key key = { .netns = bpf_get_netns_cookie(ctx) };
+	struct bpf_sock *sk = ctx->sk;
+	struct note *note, copy;
+
+	ends(ctx, &key.flow.dst, &key.flow.src); /* the key is the connecting side's view */
+	note = bpf_map_lookup_elem(&handoff, &key);
+	if (!note)
+		return;
+	copy = *note;
+	bpf_map_delete_elem(&handoff, &key);
+	if (sk && bpf_sk_storage_get(&notes, sk, &copy, BPF_SK_STORAGE_GET_F_CREATE))
+		count(MESH_TAKEN_OVER);
+	else
+		count(MESH_TAKEOVER_FAILED);
+}
+
+/* A connection that nobody accepted, or that its owner gave up, leaves nothing behind. */
+static __always_inline void on_close(struct bpf_sock_ops *ctx)
+{
+	struct handoff_key key = { .netns = bpf_get_netns_cookie(ctx) };
+
+	ends(ctx, &key.flow.src, &key.flow.dst);
+	bpf_map_delete_elem(&handoff, &key);
+}
+
+SEC("sockops")
+int mesh_sockops(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		on_connect(ctx);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		on_accept(ctx);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ctx->args[1] == BPF_TCP_CLOSE)
+			on_close(ctx);
+		break;
+	}
+	return 1;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

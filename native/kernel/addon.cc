@@ -1,0 +1,37 @@
+// The addon's exports: same names and same order as in addon.ts, to be read side by side.
+
+#include <napi.h>
+
+#include "addon_data.h"
+#include "bpf_link.h"
+#include "bpf_map.h"
+#include "bpf_object.h"
+#include "bpffs.h"
+#include "netns.h"
+#include "sockets.h"
+
+namespace {
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  auto* data = new AddonData;
+  env.SetInstanceData(data);  // deleted with the environment
+
+  data->bpf_link = Napi::Persistent(BpfLink::Define(env));
+  data->bpf_map = Napi::Persistent(BpfMap::Define(env));
+  data->bpf_object = Napi::Persistent(BpfObject::Define(env));
+  exports.Set("BpfLink", data->bpf_link.Value());
+  exports.Set("BpfMap", data->bpf_map.Value());
+  exports.Set("BpfObject", data->bpf_object.Value());
+  exports.Set("ensureBpffs", Napi::Function::New<EnsureBpffs>(env, "ensureBpffs"));
+  exports.Set("openNetns", Napi::Function::New<OpenNetns>(env, "openNetns"));
+  exports.Set("netnsCookie", Napi::Function::New<NetnsCookie>(env, "netnsCookie"));
+  exports.Set("netnsSocket", Napi::Function::New<NetnsSocket>(env, "netnsSocket"));
+  exports.Set("netnsListen", Napi::Function::New<NetnsListen>(env, "netnsListen"));
+  exports.Set("setLingerReset", Napi::Function::New<SetLingerReset>(env, "setLingerReset"));
+  exports.Set("closeDescriptor", Napi::Function::New<CloseDescriptor>(env, "closeDescriptor"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(aquifer_kernel, Init)
