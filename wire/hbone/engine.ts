@@ -92,7 +92,8 @@ interface Downstream {
    * Connects it to `upstream` and relays until both directions have ended.
    *
    * After a failure nothing has been read from or said to the downstream, so that another upstream
-   * can be tried. The downstream's own early end makes it fail with `downstreamClosed`.
+   * can be tried, one at a time. The downstream's own early end makes it fail with
+   * `downstreamClosed`; of a plain connection it shows only once something has been connected to.
    */
   connect(upstream: Upstream): Promise<ConnectResult>;
 }
@@ -106,9 +107,9 @@ export interface PlainConnection extends Downstream {
 
 /** One CONNECT of an inbound session. */
 export interface TunnelRequest extends Downstream {
-  /** As it was sent: `:authority`, not yet parsed. */
+  /** As it was sent: `:authority`, not yet parsed. Empty where there was none. */
   readonly authority: string;
-  /** Undefined where it is not a plain CONNECT with an authority (400). */
+  /** As it was sent. Whatever is not `CONNECT` is answered with 400. */
   readonly method: string;
   /** In lower case; several lines of one header are joined with `, `. */
   readonly headers: ReadonlyMap<string, string>;
