@@ -4,9 +4,26 @@
  * Everything is pinned (`pins.ts`), so that it outlives the agent: a connection of an enrolled pod
  * is then refused, never let through. A later `openDatapath()` with the same pins takes over.
  */
-import type { IpAddress, SocketAddress } from "#core/ip.ts";
-import type { Netns } from "#native/kernel/index.ts";
-import type { Counter } from "./layout.ts";
+import { statSync } from "node:fs";
+import { MeshError } from "#core/errors.ts";
+import { type IpAddress, isIpv4, isLoopback, type SocketAddress } from "#core/ip.ts";
+import { type BpfMap, type Netns, openNetns } from "#native/kernel/index.ts";
+import {
+  COUNTERS,
+  type Counter,
+  decodeNote,
+  decodePodConfig,
+  encodeNote,
+  encodePodConfig,
+  encodeUint32,
+  encodeUint64,
+  LISTENER_SLOTS,
+  type ListenerSlot,
+  type PodConfig,
+  sumPerCpu,
+} from "./layout.ts";
+import { Pins } from "./pins.ts";
+import { checkAbi, installCgroupPrograms, installInstance, type SharedMaps } from "./programs.ts";
 
 export interface DatapathOptions {
   /** Where on a BPF file system the pins are; one agent's own, made where it is missing. */
@@ -28,18 +45,14 @@ export interface CapturedPod {
   readonly id: number;
 }
 
-/** Descriptors of listening sockets in the pod's network namespace. They stay the caller's. */
-export interface Listeners {
-  /** Connections from outside the mesh, to any port. */
-  readonly in4?: number;
-  readonly in6?: number;
-  /** The pod's own connections. */
-  readonly out4?: number;
-  readonly out6?: number;
-  /** Tunnels: connections to port 15008. */
-  readonly hbone4?: number;
-  readonly hbone6?: number;
-}
+/**
+ * Descriptors of listening sockets in the pod's network namespace. They stay the caller's.
+ *
+ * - `in4`, `in6`: connections from outside the mesh, to any port
+ * - `out4`, `out6`: the pod's own connections
+ * - `hbone4`, `hbone6`: tunnels, connections to port 15008
+ */
+export type Listeners = { readonly [slot in ListenerSlot]?: number };
 
 /** The capture of one pod's connections. */
 export interface PodCapture {
@@ -61,6 +74,9 @@ export interface Datapath {
   /**
    * Puts a pod under capture, blocked until `unblock()`, refused inbound until `setListeners()`.
    * A pod that was enrolled before, by this agent or by a dead one, is taken over as it is.
+   *
+   * @throws MeshError `REQUEST_REFUSED` where the pod cannot be enrolled as described, and then
+   *   nothing has happened; `KERNEL_CALL_FAILED`, and then it is blocked: try again, or `forget()`
    */
   enrol(pod: CapturedPod): PodCapture;
   /** The uids that pins exist for, of dead network namespaces too. */
@@ -88,5 +104,201 @@ export interface Datapath {
   uninstall(): void;
 }
 
-/** @throws MeshError `KERNEL_CALL_FAILED`, `KERNEL_UNSUPPORTED` where the pins are of a newer agent */
-export declare function openDatapath(options: DatapathOptions): Datapath;
+/**
+ * Puts the datapath of one agent in force, or takes over the one that its pins hold.
+ *
+ * @throws MeshError `SETTINGS_INVALID` where an option cannot be; `KERNEL_UNSUPPORTED` where the
+ *   pins are of an agent with another layout; `KERNEL_CALL_FAILED`
+ */
+export function openDatapath(options: DatapathOptions): Datapath {
+  if (statSync(options.cgroupRoot, { throwIfNoEntry: false })?.isDirectory() !== true) {
+    const reason = "no such directory";
+    throw new MeshError("SETTINGS_INVALID", `Cannot attach to "${options.cgroupRoot}": ${reason}`);
+  }
+  const pins = new Pins(options.pinDir);
+  checkAbi(pins);
+  const maps = installCgroupPrograms(pins, options.objectDir, options.cgroupRoot);
+  return new PinnedDatapath(pins, maps, options.objectDir);
+}
+
+class PinnedDatapath implements Datapath {
+  readonly #pins: Pins;
+  readonly #maps: SharedMaps;
+  readonly #objectDir: string;
+  readonly #captures = new Map<string, PinnedCapture>();
+
+  constructor(pins: Pins, maps: SharedMaps, objectDir: string) {
+    this.#pins = pins;
+    this.#maps = maps;
+    this.#objectDir = objectDir;
+  }
+
+  enrol(pod: CapturedPod): PodCapture {
+    const cookie = this.#check(pod);
+    const pins = this.#pins.pod(pod.uid);
+    // A pod whose sandbox was made anew: what is left of the old one is of no use.
+    if (pins.cookie() !== cookie) this.forget(pod.uid);
+    pins.make(cookie);
+    const entry = new PodEntry(this.#maps.pods, cookie);
+    entry.write(pod);
+    const listeners = installInstance(this.#pins, pins, this.#objectDir, pod.netns);
+    this.#captures.get(pod.uid)?.close();
+    const capture = new PinnedCapture(pod.uid, entry, listeners, () => this.forget(pod.uid));
+    this.#captures.set(pod.uid, capture);
+    return capture;
+  }
+
+  adopted(): readonly string[] {
+    return this.#pins.uids();
+  }
+
+  forget(uid: string): void {
+    const pins = this.#pins.pod(uid);
+    const cookie = pins.cookie();
+    // Outbound first: in the other order a connection of the pod to itself would be captured and
+    // find no listener.
+    if (cookie !== undefined) new PodEntry(this.#maps.pods, cookie).remove();
+    pins.remove();
+    this.#captures.get(uid)?.close();
+    this.#captures.delete(uid);
+  }
+
+  originalDestination(fd: number): SocketAddress | undefined {
+    const bytes = this.#maps.notes.lookup(encodeUint32(fd));
+    if (bytes === undefined) return undefined;
+    const note = decodeNote(bytes);
+    return note.kind === "captured" ? note.address : undefined;
+  }
+
+  markAgentSocket(fd: number, showClient?: SocketAddress): void {
+    const note = encodeNote({ kind: "agent", address: showClient, sourceId: 0 });
+    this.#maps.notes.update(encodeUint32(fd), note);
+  }
+
+  counters(): Readonly<Record<Counter, number>> {
+    const counts = COUNTERS.map((name, index) => {
+      const bytes = this.#maps.counters.lookup(encodeUint32(index));
+      return [name, bytes === undefined ? 0 : sumPerCpu(bytes)] as const;
+    });
+    // Complete: made from the list of all counters.
+    return Object.fromEntries(counts) as Record<Counter, number>;
+  }
+
+  close(): void {
+    for (const capture of this.#captures.values()) capture.close();
+    this.#captures.clear();
+    for (const map of Object.values(this.#maps)) map.close();
+  }
+
+  uninstall(): void {
+    for (const uid of this.adopted()) this.forget(uid);
+    this.#pins.removeAll();
+    this.close();
+  }
+
+  /** @returns the cookie of the pod's network namespace */
+  #check(pod: CapturedPod): bigint {
+    const refuse = (reason: string) =>
+      new MeshError("REQUEST_REFUSED", `Cannot enrol pod "${pod.uid}": ${reason}`);
+    const families = pod.addresses.map((ip) => isIpv4(ip));
+    if (families.length === 0 || new Set(families).size !== families.length) {
+      throw refuse("expected one address, or one of each family");
+    }
+    const unusable = pod.addresses.find((ip) => isLoopback(ip) || ip === "0.0.0.0" || ip === "::");
+    if (unusable !== undefined) throw refuse(`${unusable} is not an address of a pod`);
+    if (!Number.isInteger(pod.id) || pod.id < 1 || pod.id > 0xffff_ffff) {
+      throw refuse(`id ${pod.id} is not in 1 to 2^32-1`);
+    }
+    const cookie = pod.netns.cookie();
+    if (cookie === ownNetnsCookie()) throw refuse("it is in the agent's network namespace");
+    const holder = this.#pins.uids().find((uid) => this.#pins.pod(uid).cookie() === cookie);
+    if (holder !== undefined && holder !== pod.uid) {
+      throw refuse(`its network namespace is that of pod "${holder}"`);
+    }
+    return cookie;
+  }
+}
+
+function ownNetnsCookie(): bigint {
+  const own = openNetns(process.pid);
+  try {
+    return own.cookie();
+  } finally {
+    own.close();
+  }
+}
+
+/** A pod's entry in the map `pods`. */
+class PodEntry {
+  readonly #pods: BpfMap;
+  readonly #key: Uint8Array;
+
+  constructor(pods: BpfMap, cookie: bigint) {
+    this.#pods = pods;
+    this.#key = encodeUint64(cookie);
+  }
+
+  /** Blocked where it is new; as it was where it is not. */
+  write({ addresses, id }: Pick<CapturedPod, "addresses" | "id">): void {
+    const { blocked, generation } = this.#read() ?? { blocked: true, generation: 0n };
+    this.#put({ addresses, id, blocked, generation });
+  }
+
+  setBlocked(blocked: boolean): void {
+    const entry = this.#read();
+    if (entry === undefined) throw new TypeError("pod is not enrolled any more");
+    if (entry.blocked !== blocked) this.#put({ ...entry, blocked });
+  }
+
+  remove(): void {
+    this.#pods.delete(this.#key);
+  }
+
+  #read(): PodConfig | undefined {
+    const bytes = this.#pods.lookup(this.#key);
+    return bytes && decodePodConfig(bytes);
+  }
+
+  #put(config: PodConfig): void {
+    const generation = config.generation + 1n;
+    this.#pods.update(this.#key, encodePodConfig({ ...config, generation }));
+  }
+}
+
+class PinnedCapture implements PodCapture {
+  readonly uid: string;
+  readonly #entry: PodEntry;
+  readonly #slots: BpfMap;
+  readonly #forget: () => void;
+
+  constructor(uid: string, entry: PodEntry, slots: BpfMap, forget: () => void) {
+    this.uid = uid;
+    this.#entry = entry;
+    this.#slots = slots;
+    this.#forget = forget;
+  }
+
+  setListeners(listeners: Listeners): void {
+    for (const [index, slot] of LISTENER_SLOTS.entries()) {
+      const fd = listeners[slot];
+      if (fd === undefined) this.#slots.delete(encodeUint32(index));
+      else this.#slots.update(encodeUint32(index), encodeUint64(BigInt(fd)));
+    }
+  }
+
+  unblock(): void {
+    this.#entry.setBlocked(false);
+  }
+
+  block(): void {
+    this.#entry.setBlocked(true);
+  }
+
+  remove(): void {
+    this.#forget();
+  }
+
+  close(): void {
+    this.#slots.close();
+  }
+}

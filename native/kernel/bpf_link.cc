@@ -79,12 +79,8 @@ void BpfLink::Detach(const Napi::CallbackInfo& info) {
   if (error < 0) throw SystemError(info.Env(), "bpf_link__detach", -error);
 }
 
-void BpfLink::Close(const Napi::CallbackInfo&) {
-  // bpf_link__destroy() would detach a link that was attached and not pinned, which closing its
-  // last descriptor does anyway; a pinned one it leaves in force only when told so.
-  if (link_) bpf_link__disconnect(link_.get());
-  link_.reset();
-}
+// close(): gives the descriptor back; a pinned link stays in force.
+void BpfLink::Close(const Napi::CallbackInfo&) { link_.reset(); }
 
 bpf_link* BpfLink::Open(Napi::Env env) const {
   if (!link_) throw SystemError(env, "bpf_link", EBADF);
