@@ -1,0 +1,55 @@
+/** gRPC to the control server: TLS with the server's certificate alone, and a bearer token. */
+import { type ChannelOptions, Client, credentials, Metadata } from "@grpc/grpc-js";
+import { MeshError } from "#core/errors.ts";
+import type { ControlEndpoint } from "./control-endpoint.ts";
+import { MESSAGE_BYTES_MAX } from "./delta-method.ts";
+
+/** A connection that is silently dead is found out after 30 s and 10 s more. */
+const KEEPALIVE: ChannelOptions = {
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+};
+
+const OPTIONS: ChannelOptions = {
+  ...KEEPALIVE,
+  "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
+  "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+  // Whoever asks decides when to ask again; and a retry keeps all that was sent in memory.
+  "grpc.enable_retries": 0,
+  // Settings come from our own configuration, not from http_proxy in the environment.
+  "grpc.enable_http_proxy": 0,
+  // Each client has a connection of its own, and closes it.
+  "grpc.use_local_subchannel_pool": 1,
+};
+
+/**
+ * @param rootsPem  undefined for those of the system
+ * @throws MeshError `SETTINGS_INVALID` for a URL that is not https
+ */
+export function createChannel(
+  { url, serverName }: ControlEndpoint,
+  rootsPem: string | undefined,
+): Client {
+  if (url.protocol !== "https:") {
+    throw new MeshError("SETTINGS_INVALID", `Cannot connect to "${url}": only https is spoken`);
+  }
+  const roots = rootsPem === undefined ? null : Buffer.from(rootsPem);
+  return new Client(targetOf(url), credentials.createSsl(roots), {
+    ...OPTIONS,
+    ...(serverName !== undefined && { "grpc.ssl_target_name_override": serverName }),
+  });
+}
+
+/** The headers of one call. The token is read now. */
+export async function callMetadata({ readToken, headers }: ControlEndpoint): Promise<Metadata> {
+  const metadata = new Metadata();
+  for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
+  const token = await readToken();
+  if (token !== undefined) metadata.set("authorization", `Bearer ${token.trim()}`);
+  return metadata;
+}
+
+/** `host:port`; an IPv6 address keeps its brackets. */
+function targetOf(url: URL): string {
+  return `dns:///${url.hostname}:${url.port || "443"}`;
+}
