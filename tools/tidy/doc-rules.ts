@@ -4,6 +4,7 @@ import type { Problem, Project, Rule, SourceFile } from "./project.ts";
 
 export const docRules: readonly Rule[] = [
   brokenLinks,
+  brokenCitations,
   ({ files }) => compare(files, "docs/settings.md", /^[A-Z][A-Z0-9_]*[A-Z0-9]$/, settingsIn(files)),
   ({ files }) => compare(files, "docs/errors.md", /^[A-Z][A-Z_]+$/, codesIn(files)),
   ({ files }) => compare(files, "docs/metrics.md", /^[a-z_:]+$/, metricsIn(files)),
@@ -103,6 +104,21 @@ function brokenLinks({ files }: Project): Problem[] {
         const text = whatIsBroken(file, target, byPath, folders);
         return text === undefined ? [] : [{ path: file.path, line, text }];
       }),
+    );
+}
+
+/** Documents that comments of the code cite. */
+function brokenCitations({ files }: Project): Problem[] {
+  const paths = new Set(files.map((file) => file.path));
+  return files
+    .filter((file) => /\.(ts|c|h|cc)$/.test(file.path) && !file.path.startsWith("tools/tidy"))
+    .flatMap((file) =>
+      file.lines.flatMap((line, index) =>
+        [...line.matchAll(/\bdocs\/[\w/-]+\.md\b/g)]
+          .map(([cited]) => cited)
+          .filter((cited) => !paths.has(cited) && !line.includes("://"))
+          .map((cited) => ({ path: file.path, line: index + 1, text: `there is no ${cited}` })),
+      ),
     );
 }
 

@@ -138,6 +138,13 @@ describe("doc rules", () => {
     ]);
   });
 
+  it("find a comment that cites a document which is not there", () => {
+    const files = { "docs/a.md": "", "agent/a.ts": "// docs/a.md\n// docs/decisions/9-b.md" };
+    assert.deepEqual(problemsOf(docRules, files), [
+      "agent/a.ts:2: there is no docs/decisions/9-b.md",
+    ]);
+  });
+
   it("compare the settings in both directions, also those whose names are put together", () => {
     const files = {
       "agent/config.ts": `read.optional("NETWORK", 1); required(\`\${which}_ROOT_CA\`, 1);`,
