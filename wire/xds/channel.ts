@@ -18,6 +18,7 @@ const OPTIONS: ChannelOptions = {
   "grpc.enable_retries": 0,
   // Settings come from our own configuration, not from http_proxy in the environment.
   "grpc.enable_http_proxy": 0,
+  "grpc.enable_channelz": 0,
   // Each client has a connection of its own, and closes it.
   "grpc.use_local_subchannel_pool": 1,
 };

@@ -2,11 +2,15 @@
  * The client of workload discovery: keeps one delta ADS stream to the control server, and turns what
  * comes over it into batches of core types.
  */
+import { setTimeout } from "node:timers/promises";
 import type { Policy } from "#core/policy/policy.ts";
 import type { Service } from "#core/service/service.ts";
 import type { PolicyKey, ServiceKey, Workload, WorkloadUid } from "#core/service/workload.ts";
 import type { Difference } from "#core/snapshot.ts";
+import { callMetadata, createChannel } from "./channel.ts";
 import type { ControlEndpoint } from "./control-endpoint.ts";
+import { DiscoveryStream, type StreamEnd } from "./discovery-stream.ts";
+import { ReceivedState } from "./received-state.ts";
 
 /** What one response changes. To be applied as a whole: policies, then services, then workloads. */
 export interface DiscoveryUpdate {
@@ -82,6 +86,76 @@ export interface DiscoveryClient {
 }
 
 /** Connects, and keeps connecting until it is stopped. What was learned stays while disconnected. */
-export function startDiscoveryClient(_options: DiscoveryClientOptions): DiscoveryClient {
-  throw new TypeError("not written yet");
+export function startDiscoveryClient(options: DiscoveryClientOptions): DiscoveryClient {
+  const client = new ReconnectingClient(options);
+  client.start();
+  return client;
+}
+
+const RETRY_DELAY_MS = { first: 10, last: 15_000 } as const;
+
+class ReconnectingClient implements DiscoveryClient {
+  readonly ready: Promise<void>;
+  readonly #options: DiscoveryClientOptions;
+  readonly #state = new ReceivedState();
+  readonly #stopping = new AbortController();
+  #becomeReady: () => void = () => undefined;
+  #running: Promise<void> = Promise.resolve();
+
+  constructor(options: DiscoveryClientOptions) {
+    this.#options = options;
+    this.ready = new Promise((resolve) => {
+      this.#becomeReady = resolve;
+    });
+  }
+
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    const { handlers, random } = this.#options;
+    let delayMs: number = RETRY_DELAY_MS.first;
+    while (!signal.aborted) {
+      handlers.onConnection({ kind: "connecting" });
+      const { reason, error } = await this.#connectOnce(signal);
+      if (signal.aborted) return;
+      // An ordinary end of a stream that worked says nothing against the next one.
+      if (reason === "Reconnect" || reason === "Complete") delayMs = RETRY_DELAY_MS.first;
+      // From half of it upwards: nodes that lost one server come back one after the other.
+      const retryDelayMs = delayMs * (0.5 + 0.5 * random());
+      delayMs = Math.min(2 * delayMs, RETRY_DELAY_MS.last);
+      handlers.onConnection({ kind: "disconnected", reason, error, retryDelayMs });
+      await sleep(retryDelayMs, signal);
+    }
+  }
+
+  /** One connection with one stream, from the first byte to its end. Never rejects. */
+  async #connectOnce(signal: AbortSignal): Promise<StreamEnd> {
+    const { endpoint, node, handlers } = this.#options;
+    try {
+      const client = createChannel(endpoint, await endpoint.readRoots());
+      try {
+        const metadata = await callMetadata(endpoint);
+        const stream = new DiscoveryStream(client, metadata, this.#state, handlers);
+        return await stream.run(node, signal, this.#becomeReady);
+      } finally {
+        client.close();
+      }
+    } catch (error) {
+      // A token or a root that cannot be read: there may be one the next time.
+      return { reason: "ConnectionError", error: error as Error };
+    }
+  }
+}
+
+async function sleep(delayMs: number, signal: AbortSignal): Promise<void> {
+  // It only rejects where the signal says so, which the caller looks at itself.
+  await setTimeout(delayMs, undefined, { signal }).catch(() => undefined);
 }
