@@ -1,0 +1,159 @@
+/**
+ * An agent that relays nothing: whoever reaches one of its listeners is told in a line how.
+ *
+ *   <role> peer=<ip:port> local=<ip:port> original=<ip:port or none>
+ */
+import { readdirSync } from "node:fs";
+import net from "node:net";
+import { join } from "node:path";
+import { formatSocketAddress, type IpAddress, parseIp, type SocketAddress } from "#core/ip.ts";
+import { BpfMap, fdOf, type Netns } from "#native/kernel/index.ts";
+import { type Datapath, openDatapath, type PodCapture } from "../../agent/kernel/datapath.ts";
+import type { ListenerSlot } from "../../agent/kernel/layout.ts";
+import type { TestNetwork, TestPod } from "../support/netns.ts";
+
+export const OBJECT_DIR = new URL("../../build/bpf", import.meta.url).pathname;
+
+const LOOPBACK = { 4: parseIp("127.0.0.1"), 6: parseIp("::1") } as const;
+const SLOTS = ["in4", "in6", "out4", "out6", "hbone4", "hbone6"] as const;
+
+export interface EnrolledPod {
+  readonly capture: PodCapture;
+  readonly servers: readonly net.Server[];
+}
+
+export class Rig {
+  readonly pinDir: string;
+  readonly cgroupRoot: string;
+  datapath: Datapath;
+  readonly #servers = new Set<net.Server>();
+
+  constructor(network: Pick<TestNetwork, "name" | "cgroupRoot">) {
+    this.pinDir = `/sys/fs/bpf/${network.name}`;
+    this.cgroupRoot = network.cgroupRoot;
+    this.datapath = this.open();
+  }
+
+  open(): Datapath {
+    const { pinDir, cgroupRoot } = this;
+    return openDatapath({ pinDir, cgroupRoot, objectDir: OBJECT_DIR });
+  }
+
+  /** Captures the pod and listens in all six slots. */
+  async enrol(pod: TestPod, addresses: readonly IpAddress[] = [pod.ip4, pod.ip6]) {
+    const capture = this.datapath.enrol({
+      uid: uidOf(pod),
+      netns: pod.netns,
+      addresses,
+      id: 1,
+    });
+    const servers = await this.listen(pod.netns, capture);
+    capture.unblock();
+    return { capture, servers } satisfies EnrolledPod;
+  }
+
+  /** Puts new listeners into all slots of the pod. */
+  async listen(netns: Netns, capture: PodCapture): Promise<readonly net.Server[]> {
+    const fds: Partial<Record<ListenerSlot, number>> = {};
+    const servers: net.Server[] = [];
+    for (const slot of SLOTS) {
+      const ip = slot.endsWith("4") ? LOOPBACK[4] : LOOPBACK[6];
+      const fd = netns.listen({ ip, port: 0, backlog: 4096 });
+      fds[slot] = fd;
+      servers.push(await this.serve(fd, (socket) => this.#tell(slot, socket)));
+    }
+    capture.setListeners(fds);
+    return servers;
+  }
+
+  /** A server on a descriptor, which it owns from then on. */
+  async serve(fd: number, onConnection: (socket: net.Socket) => void): Promise<net.Server> {
+    const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      // What a client does to its end is not what these tests are about.
+      socket.on("error", () => socket.destroy());
+      onConnection(socket);
+    });
+    await new Promise<void>((resolve) => server.listen({ fd }, resolve));
+    this.#servers.add(server);
+    return server;
+  }
+
+  handoffEntries(): number {
+    const handoff = BpfMap.openPinned(join(this.pinDir, "maps/handoff"));
+    try {
+      return handoff.keys().length;
+    } finally {
+      handoff.close();
+    }
+  }
+
+  /** Removes everything; throws where something stays. */
+  async close(): Promise<void> {
+    for (const server of this.#servers) server.close();
+    this.datapath.uninstall();
+    const left = readdirSync("/sys/fs/bpf").filter((name) => this.pinDir.endsWith(`/${name}`));
+    if (left.length > 0) throw new Error(`pins are left: ${left.join(", ")}`);
+  }
+
+  #tell(slot: ListenerSlot, socket: net.Socket): void {
+    const fd = fdOf(socket);
+    const original = fd === undefined ? undefined : this.datapath.originalDestination(fd);
+    const ends = [
+      `peer=${endOf(socket.remoteAddress, socket.remotePort)}`,
+      `local=${endOf(socket.localAddress, socket.localPort)}`,
+      `original=${original === undefined ? "none" : formatSocketAddress(original)}`,
+    ];
+    socket.resume();
+    socket.end(`${slot} ${ends.join(" ")}\n`);
+  }
+}
+
+export function uidOf(pod: TestPod): string {
+  return `uid-${pod.netnsName}`;
+}
+
+export function endOf(ip: string | undefined, port: number | undefined): string {
+  if (ip === undefined || port === undefined) return "gone";
+  return formatSocketAddress({ ip: parseIp(ip), port } satisfies SocketAddress);
+}
+
+/**
+ * What Python programs of the tests start with.
+ *
+ * `dial(host, port)` connects and prints `name=<getsockname> peer=<getpeername> <what it read>`, or
+ * the name of the error.
+ */
+export const PYTHON = `
+import errno, os, socket, struct, sys, threading, time
+def end(name): return ("[%s]:%d" if ":" in name[0] else "%s:%d") % name[:2]
+def family(host): return socket.AF_INET6 if ":" in host else socket.AF_INET
+def text(s):
+    data = b""
+    while True:
+        part = s.recv(4096)
+        if not part: return data.decode().strip()
+        data += part
+def dial(host, port, s=None, prepare=lambda s: None, proto=0):
+    s = s or socket.socket(family(host), socket.SOCK_STREAM, proto)
+    s.settimeout(10)
+    try:
+        prepare(s)
+        s.connect((host, port))
+        print("name=" + end(s.getsockname()), "peer=" + end(s.getpeername()), text(s))
+    except OSError as error:
+        print(errno.errorcode.get(error.errno, repr(error)))
+    return s
+def serve(host, port, times=1, prepare=lambda s: None):
+    s = socket.socket(family(host), socket.SOCK_STREAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    prepare(s)
+    s.bind((host, port))
+    s.listen(64)
+    def loop():
+        for _ in range(times):
+            c, peer = s.accept()
+            c.sendall(("app accept=%s peer=%s\\n" % (end(peer), end(c.getpeername()))).encode())
+            c.close()
+    threading.Thread(target=loop, daemon=True).start()
+    return s
+`;
