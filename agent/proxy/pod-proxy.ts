@@ -1,0 +1,160 @@
+/** The proxy of one pod: its capture, its listeners, and an engine for its connections. */
+import { randomUUID } from "node:crypto";
+import type { IpAddress, SocketAddress } from "#core/ip.ts";
+import { isIpv4 } from "#core/ip.ts";
+import type { Listener, TunnelEngine } from "#wire/hbone/engine.ts";
+import type { Listeners } from "../kernel/datapath.ts";
+import type { StoredPod } from "../workload/pod-store.ts";
+import type { PodPlace, PodSocketOptions, ProxyContext } from "./context.ts";
+import { acceptPlaintext, tunnelListenerOptions } from "./inbound.ts";
+import { acceptOutbound } from "./outbound.ts";
+
+/** What the proxy needs of a network namespace. */
+export interface PodNetns {
+  cookie(): bigint;
+  openSocket(options: { readonly family: "ipv4" | "ipv6"; readonly bind?: IpAddress }): number;
+  listen(options: {
+    readonly ip: IpAddress;
+    readonly port: number;
+    readonly backlog: number;
+  }): number;
+  close(): void;
+}
+
+/** What the proxy needs of the kernel side. `Datapath` has all of it. */
+export interface PodDatapath<Netns> {
+  enrol(pod: {
+    readonly uid: string;
+    readonly netns: Netns;
+    readonly addresses: readonly IpAddress[];
+    readonly id: number;
+  }): { setListeners(listeners: Listeners): void; unblock(): void };
+  originalDestination(fd: number): SocketAddress | undefined;
+  markAgentSocket(fd: number, showClient?: SocketAddress): void;
+}
+
+export interface PodProxyOptions<Netns> {
+  readonly context: ProxyContext;
+  readonly datapath: PodDatapath<Netns>;
+  readonly createEngine: () => TunnelEngine;
+  /** Closes a descriptor that nobody took over. */
+  readonly closeDescriptor: (fd: number) => void;
+}
+
+/** As many as a burst of a pod's clients may need; the kernel cuts it to its own limit. */
+const BACKLOG = 4096;
+
+const LOOPBACK = { ipv4: "127.0.0.1" as IpAddress, ipv6: "::1" as IpAddress } as const;
+
+/** @see openPodProxy() */
+export class PodProxy {
+  readonly pod: StoredPod;
+  readonly engine: TunnelEngine;
+  readonly #netns: PodNetns;
+  readonly #listeners: readonly Listener[];
+
+  constructor(
+    pod: StoredPod,
+    netns: PodNetns,
+    engine: TunnelEngine,
+    listeners: readonly Listener[],
+  ) {
+    this.pod = pod;
+    this.#netns = netns;
+    this.engine = engine;
+    this.#listeners = listeners;
+  }
+
+  /** Accepts nothing more, says GOAWAY, and lets what is connected end within the limit. */
+  async drain(limitMs: number): Promise<void> {
+    for (const listener of this.#listeners) listener.close();
+    await this.engine.drain(limitMs);
+    this.engine.close();
+    this.#netns.close();
+  }
+}
+
+/**
+ * Captures a pod and serves it. The pod is blocked from the first moment until its listeners stand,
+ * and stays so where that fails.
+ *
+ * @param netns  belongs to the proxy from now on, also where this throws
+ */
+export function openPodProxy<Netns extends PodNetns>(
+  options: PodProxyOptions<Netns>,
+  pod: StoredPod,
+  netns: Netns,
+): PodProxy {
+  const engine = options.createEngine();
+  try {
+    const { uid, addresses, id } = pod;
+    const capture = options.datapath.enrol({ uid, netns, addresses, id });
+    const place = placeOf(options, pod, netns);
+    const listeners: Listener[] = [];
+    const slots = listenFor(options, place, netns, engine, listeners);
+    capture.setListeners(slots);
+    capture.unblock();
+    return new PodProxy(pod, netns, engine, listeners);
+  } catch (error) {
+    engine.close();
+    netns.close();
+    throw error;
+  }
+}
+
+function placeOf<Netns extends PodNetns>(
+  { datapath, closeDescriptor }: PodProxyOptions<Netns>,
+  pod: StoredPod,
+  netns: PodNetns,
+): PodPlace {
+  const { uid, name, namespace, serviceAccount, addresses } = pod;
+  return {
+    uid,
+    name,
+    namespace,
+    serviceAccount,
+    addresses,
+    instance: randomUUID(),
+    originalDestination: (fd) => datapath.originalDestination(fd),
+    openSocket: ({ family, bind, showClient }: PodSocketOptions) => {
+      const fd = netns.openSocket(bind === undefined ? { family } : { family, bind });
+      try {
+        datapath.markAgentSocket(fd, showClient);
+        return fd;
+      } catch (error) {
+        closeDescriptor(fd);
+        throw error;
+      }
+    },
+  };
+}
+
+/** Opens the listeners of each family that the pod has an address of. */
+function listenFor<Netns>(
+  { context }: PodProxyOptions<Netns>,
+  place: PodPlace,
+  netns: PodNetns,
+  engine: TunnelEngine,
+  opened: Listener[],
+): Listeners {
+  const open = (family: "ipv4" | "ipv6", serve: (fd: number) => Listener): number => {
+    const fd = netns.listen({ ip: LOOPBACK[family], port: 0, backlog: BACKLOG });
+    opened.push(serve(fd));
+    return fd;
+  };
+  const openAll = (family: "ipv4" | "ipv6") => ({
+    outbound: open(family, (fd) =>
+      engine.listenPlain(fd, (connection) => acceptOutbound(context, place, connection)),
+    ),
+    inbound: open(family, (fd) =>
+      engine.listenPlain(fd, (connection) => acceptPlaintext(context, place, connection)),
+    ),
+    hbone: open(family, (fd) => engine.listenTunnel(fd, tunnelListenerOptions(context, place))),
+  });
+  const ipv4 = place.addresses.some(isIpv4) ? openAll("ipv4") : undefined;
+  const ipv6 = place.addresses.every(isIpv4) ? undefined : openAll("ipv6");
+  return {
+    ...(ipv4 && { out4: ipv4.outbound, in4: ipv4.inbound, hbone4: ipv4.hbone }),
+    ...(ipv6 && { out6: ipv6.outbound, in6: ipv6.inbound, hbone6: ipv6.hbone }),
+  };
+}

@@ -1,0 +1,89 @@
+/**
+ * The API by which whoever makes pods on this node (the local runtime, a CNI plugin) enrols them:
+ * HTTP and JSON on a unix socket that only root can open.
+ */
+import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import net from "node:net";
+import { dirname } from "node:path";
+import fastify from "fastify";
+import { MeshError, reasonOf } from "#core/errors.ts";
+import type { Logger } from "../log.ts";
+import type { PodStatus } from "./enrollment-loop.ts";
+import { type Pod, type PodUid, parsePod, parsePodUid } from "./pod.ts";
+
+export interface PodRegistry {
+  put(pod: Pod): void;
+  delete(uid: PodUid): void;
+  list(): readonly PodStatus[];
+}
+
+export interface LocalApi {
+  close(): Promise<void>;
+}
+
+/** A pod with two addresses and long names has less than 1 KiB. */
+const BODY_BYTES_MAX = 16 * 1024;
+
+/** @throws MeshError `SETTINGS_INVALID` where another agent answers on the socket */
+export async function serveLocalApi(
+  path: string,
+  registry: PodRegistry,
+  log: Logger,
+): Promise<LocalApi> {
+  await removeStaleSocket(path);
+  const server = fastify({ bodyLimit: BODY_BYTES_MAX });
+
+  server.put<{ Params: { uid: string } }>("/v1/pods/:uid", (request) => {
+    registry.put(parsePod(parsePodUid(request.params.uid), request.body));
+    return { state: "up" };
+  });
+  server.delete<{ Params: { uid: string } }>("/v1/pods/:uid", (request, reply) => {
+    registry.delete(parsePodUid(request.params.uid));
+    return reply.code(204).send();
+  });
+  server.get("/v1/pods", () => ({ pods: registry.list().map(describePod) }));
+
+  server.setNotFoundHandler((request, reply) =>
+    reply.code(404).send({ error: `Cannot ${request.method} "${request.url}": no such resource` }),
+  );
+  server.setErrorHandler((error, _request, reply) => {
+    const status = statusOf(error);
+    if (status === 500) log.error({ error: reasonOf(error) }, "request failed");
+    return reply.code(status).send({ error: reasonOf(error) });
+  });
+
+  await server.listen({ path });
+  chmodSync(path, 0o600);
+  return { close: () => server.close() };
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof MeshError) return error.code === "REQUEST_REFUSED" ? 400 : 500;
+  // fastify's own: a body that is no JSON, or too long.
+  const status = error instanceof Error && "statusCode" in error ? error.statusCode : undefined;
+  return typeof status === "number" && status >= 400 && status < 500 ? status : 500;
+}
+
+function describePod({ pod, state, reason }: PodStatus) {
+  const { uid, name, namespace, serviceAccount, addresses } = pod;
+  const facts = { uid, name, namespace, serviceAccount, addresses, state };
+  return reason === undefined ? facts : { ...facts, reason };
+}
+
+/** A socket outlives an agent that was killed. One that somebody answers on is not ours to take. */
+async function removeStaleSocket(path: string): Promise<void> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  const isAnswered = await new Promise<boolean>((resolve) => {
+    const socket = net.connect({ path });
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+  if (isAnswered) {
+    const reason = "another agent listens on it";
+    throw new MeshError("SETTINGS_INVALID", `Cannot use socket "${path}": ${reason}`);
+  }
+  rmSync(path, { force: true });
+}

@@ -1,0 +1,90 @@
+import type { Brand } from "#core/brand.ts";
+import { MeshError } from "#core/errors.ts";
+import { type IpAddress, isIpv4, parseIp } from "#core/ip.ts";
+
+/** Kubernetes' uid of a pod: a new pod of the same name has another. */
+export type PodUid = Brand<string, "PodUid">;
+
+/** A pod of this node that is, or is to be, part of the mesh. */
+export interface Pod {
+  readonly uid: PodUid;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  /** One or two: not more than one of a family. */
+  readonly addresses: readonly IpAddress[];
+  /** Path of its network namespace. */
+  readonly netns: string;
+}
+
+/** bpffs, where the uid names a directory, takes no dots; a slash would leave the directory. */
+const UID = /^[A-Za-z0-9_-]{1,64}$/;
+
+/** Names of Kubernetes objects (RFC 1123 subdomain), which also stand in identities and logs. */
+const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
+
+const KNOWN_FIELDS = ["name", "namespace", "serviceAccount", "addresses", "netns", "pid"];
+
+/** @throws MeshError `REQUEST_REFUSED` */
+export function parsePodUid(text: string): PodUid {
+  if (!UID.test(text)) {
+    const reason = "expected 1 to 64 letters, digits, dashes and underscores";
+    throw new MeshError("REQUEST_REFUSED", `Cannot read pod uid "${text}": ${reason}`);
+  }
+  return text as PodUid;
+}
+
+/**
+ * Reads the body of `PUT /v1/pods/<uid>`.
+ *
+ * @throws MeshError `REQUEST_REFUSED`, which names the field
+ */
+export function parsePod(uid: PodUid, body: unknown): Pod {
+  const refuse = (reason: string): never => {
+    throw new MeshError("REQUEST_REFUSED", `Cannot enrol pod "${uid}": ${reason}`);
+  };
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    return refuse("the body is no object");
+  }
+  const fields: Readonly<Record<string, unknown>> = { ...body };
+  const unknownField = Object.keys(fields).find((field) => !KNOWN_FIELDS.includes(field));
+  if (unknownField !== undefined) return refuse(`unknown field "${unknownField}"`);
+  const nameIn = (field: string): string => {
+    const value = fields[field];
+    if (typeof value === "string" && NAME.test(value)) return value;
+    return refuse(`"${field}" is not a name: ${JSON.stringify(value)}`);
+  };
+  return {
+    uid,
+    name: nameIn("name"),
+    namespace: nameIn("namespace"),
+    serviceAccount: nameIn("serviceAccount"),
+    addresses: parseAddresses(fields.addresses, refuse),
+    netns: parseNetns(fields.netns, fields.pid, refuse),
+  };
+}
+
+function parseAddresses(value: unknown, refuse: (reason: string) => never): readonly IpAddress[] {
+  if (!Array.isArray(value) || value.length === 0) return refuse('"addresses" has no address');
+  const addresses = value.map((text) => {
+    if (typeof text !== "string") return refuse('"addresses" holds something other than text');
+    try {
+      return parseIp(text);
+    } catch {
+      return refuse(`"addresses" holds "${text}", which is no IP address`);
+    }
+  });
+  const ofIpv4 = addresses.filter(isIpv4).length;
+  if (ofIpv4 > 1 || addresses.length - ofIpv4 > 1) {
+    return refuse('"addresses" holds two of one family');
+  }
+  return addresses;
+}
+
+function parseNetns(netns: unknown, pid: unknown, refuse: (reason: string) => never): string {
+  if (netns !== undefined && pid !== undefined) return refuse('give "netns" or "pid", not both');
+  if (typeof netns === "string" && netns.startsWith("/")) return netns;
+  if (netns !== undefined) return refuse('"netns" is not an absolute path');
+  if (typeof pid === "number" && Number.isInteger(pid) && pid > 0) return `/proc/${pid}/ns/net`;
+  return refuse('"netns" or "pid" is missing');
+}
