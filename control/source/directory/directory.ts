@@ -1,0 +1,265 @@
+import { open } from "node:fs/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
+import type { Problem } from "../problem.ts";
+import type { ObjectSource, RawObject, SourceChange } from "../source.ts";
+import { EMPTY_FILE, type FileState, nextState, settleClaims, unreadableState } from "./files.ts";
+import { parseFile } from "./parse.ts";
+import { describe, type Scan, type Stamp, scan } from "./scan.ts";
+import { FolderWatch } from "./watch.ts";
+
+/** Parsing blocks: some hundred milliseconds for a file of this size. */
+export const FILE_BYTES_MAX = 4 * 1024 * 1024;
+
+/** Quiet for this long is the end of a burst of events… */
+const QUIET_MS = 30;
+/** …but no change waits longer than this for it. */
+const DEBOUNCE_MS_MAX = 100;
+/** For what a watch does not tell: network file systems, an overflow of the kernel's queue. */
+const RESCAN_MS = 5_000;
+/** Saving a file may empty it first. One that stays empty for this long is meant to be empty. */
+const EMPTY_FILE_MS = 250;
+
+/**
+ * Objects from folders of YAML and JSON files, watched with all folders in them.
+ *
+ * A file counts as changed when its inode, size or times do. A folder of the settings that is
+ * missing holds up the start; one that goes missing later keeps its objects, for an unmounted
+ * volume is likelier than a wish to take down the mesh.
+ */
+export class DirectorySource implements ObjectSource {
+  readonly #roots: readonly string[];
+  readonly #watch = new FolderWatch(() => this.#onEvent());
+  #files = new Map<string, { readonly stamp: Stamp | undefined; readonly state: FileState }>();
+  #inForce: ReadonlyMap<string, RawObject> = new Map();
+  #problems: readonly Problem[] = [];
+  /** Files that were found empty though they held objects, by the moment of that. */
+  readonly #emptySinceMs = new Map<string, number>();
+
+  #onChange: ((change: SourceChange) => void) | undefined;
+  #onSynced: (() => void) | undefined;
+  #isSynced = false;
+  #isClosed = false;
+  #timer: NodeJS.Timeout | undefined;
+  #firstEventMs: number | undefined;
+  #looking: Promise<void> | undefined;
+
+  constructor(roots: readonly string[]) {
+    this.#roots = roots;
+  }
+
+  async start(onChange: (change: SourceChange) => void, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    this.#onChange = onChange;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#onSynced = resolve;
+    this.#look();
+    try {
+      await promise;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    this.#watch.close();
+    await this.#looking;
+  }
+
+  #onEvent(): void {
+    if (this.#isClosed) return;
+    const nowMs = performance.now();
+    this.#firstEventMs ??= nowMs;
+    this.#lookIn(Math.min(QUIET_MS, Math.max(0, this.#firstEventMs + DEBOUNCE_MS_MAX - nowMs)));
+  }
+
+  #lookIn(delayMs: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#look(), delayMs);
+  }
+
+  /** Looks, unless a look is going on: that one sees to the next. */
+  #look(): void {
+    if (this.#looking || this.#isClosed) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#firstEventMs = undefined;
+    this.#looking = this.#lookOnce()
+      // A failure of the look itself is no object's fault; the next look may do better.
+      .catch((error: unknown) => this.#report([lookProblem(this.#roots, error)], RESCAN_MS))
+      .finally(() => {
+        this.#looking = undefined;
+        if (this.#firstEventMs !== undefined) this.#onEvent();
+      });
+  }
+
+  async #lookOnce(): Promise<void> {
+    const seen = await scan(this.#roots);
+    if (this.#isClosed) return;
+    const { failures, isNew } = this.#watch.follow(seen.folders);
+    await this.#readChanged(seen);
+    if (this.#isClosed) return;
+    const problems = [...seen.unreadable]
+      .filter(({ path }) => !this.#files.has(path))
+      .map(({ path, reason }) => this.#unreadableProblem(path, reason));
+    for (const [folder, reason] of failures) problems.push(unwatchedProblem(folder, reason));
+    // What was made between the look and the watch was seen by neither.
+    if (isNew) this.#firstEventMs ??= performance.now();
+    const isComplete = !seen.unreadable.some(({ path }) => this.#roots.includes(path));
+    if (isComplete) this.#isSynced = true;
+    this.#report(problems, this.#emptySinceMs.size > 0 ? EMPTY_FILE_MS : RESCAN_MS);
+  }
+
+  /** Brings `#files` to what was seen. */
+  async #readChanged(seen: Scan): Promise<void> {
+    const files = new Map<string, { stamp: Stamp | undefined; state: FileState }>();
+    for (const [file, stamp] of seen.files) {
+      const known = this.#files.get(file);
+      const isKnown = known?.stamp === stamp && !this.#emptySinceMs.has(file);
+      files.set(file, isKnown ? known : await this.#read(file, stamp, known?.state));
+    }
+    for (const [file, known] of this.#files) {
+      if (files.has(file)) continue;
+      const hidden = seen.unreadable.find(({ path }) => isAtOrBelow(file, path));
+      if (!hidden) continue;
+      // The trouble with a folder is told once, for all that is in it.
+      const state =
+        hidden.path === file
+          ? unreadableState(file, hidden.reason, known.state)
+          : { objects: known.state.objects, problems: [] };
+      files.set(file, { stamp: undefined, state });
+    }
+    for (const file of this.#emptySinceMs.keys()) {
+      if (!files.has(file)) this.#emptySinceMs.delete(file);
+    }
+    this.#files = files;
+  }
+
+  async #read(
+    file: string,
+    stamp: Stamp,
+    previous = EMPTY_FILE,
+  ): Promise<{ stamp: Stamp | undefined; state: FileState }> {
+    // Parsing blocks; whoever waits for this process gets a turn between two files.
+    await nextTurn();
+    try {
+      const text = await readText(file);
+      if (text === undefined) {
+        const state = unreadableState(file, `longer than ${FILE_BYTES_MAX} bytes`, previous);
+        return { stamp, state };
+      }
+      if (this.#isBeingSaved(file, text, previous)) return { stamp, state: previous };
+      return { stamp, state: nextState(file, parseFile(file, text), previous) };
+    } catch (error) {
+      // No stamp: it may become readable without a change to the file itself.
+      return { stamp: undefined, state: unreadableState(file, describe(error), previous) };
+    }
+  }
+
+  #isBeingSaved(file: string, text: string, previous: FileState): boolean {
+    const isSuspect = text.trim() === "" && previous.objects.size > 0;
+    const nowMs = performance.now();
+    const sinceMs = this.#emptySinceMs.get(file) ?? nowMs;
+    if (isSuspect && nowMs - sinceMs < EMPTY_FILE_MS) {
+      this.#emptySinceMs.set(file, sinceMs);
+      return true;
+    }
+    this.#emptySinceMs.delete(file);
+    return false;
+  }
+
+  /** Tells what became different, and plans the next look. */
+  #report(lookProblems: readonly Problem[], nextLookMs: number): void {
+    if (this.#isClosed) return;
+    if (this.#timer === undefined) this.#lookIn(nextLookMs);
+    const states = new Map([...this.#files].map(([file, { state }]) => [file, state]));
+    const { objects, duplicates } = settleClaims(states, this.#inForce);
+    const problems = [
+      ...lookProblems,
+      ...[...states.values()].flatMap((state) => state.problems),
+      ...duplicates,
+    ];
+    const upserted = [...objects]
+      .filter(([key, object]) => !isSameObject(object, this.#inForce.get(key)))
+      .map(([, object]) => object);
+    const deleted = [...this.#inForce].filter(([key]) => !objects.has(key)).map(([, { id }]) => id);
+    const isSame =
+      upserted.length + deleted.length === 0 && isDeepStrictEqual(problems, this.#problems);
+    this.#inForce = objects;
+    this.#problems = problems;
+    if (!isSame || this.#onSynced) this.#onChange?.({ upserted, deleted, problems });
+    if (!this.#isSynced) return;
+    this.#onSynced?.();
+    this.#onSynced = undefined;
+  }
+
+  #unreadableProblem(path: string, reason: string): Problem {
+    const isKept = [...this.#files.keys()].some((file) => isAtOrBelow(file, path));
+    const consequence = isKept
+      ? "the last good version of its objects stays"
+      : "nothing of it is in force";
+    return {
+      origin: { file: path, line: 1 },
+      object: undefined,
+      field: undefined,
+      reason: `cannot be read: ${reason}; ${consequence}`,
+      effect: isKept ? "lastGood" : "ignored",
+    };
+  }
+}
+
+/** @returns undefined where the file is too long. @throws where it cannot be read as UTF-8 */
+async function readText(file: string): Promise<string | undefined> {
+  const handle = await open(file, "r");
+  try {
+    if ((await handle.stat()).size > FILE_BYTES_MAX) return undefined;
+    const bytes = await handle.readFile();
+    return bytes.length > FILE_BYTES_MAX ? undefined : decode(bytes);
+  } finally {
+    await handle.close();
+  }
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw new SyntaxError("it is not UTF-8 text", { cause: error });
+  }
+}
+
+/** Whether nobody needs to be told: neither the object nor its place changed. */
+function isSameObject(next: RawObject, known: RawObject | undefined): boolean {
+  if (next === known) return true;
+  return (
+    isDeepStrictEqual(next.value, known?.value) && isDeepStrictEqual(next.origin, known?.origin)
+  );
+}
+
+function isAtOrBelow(file: string, folder: string): boolean {
+  return file === folder || file.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
+}
+
+function unwatchedProblem(folder: string, reason: string): Problem {
+  return {
+    origin: { file: folder, line: 1 },
+    object: undefined,
+    field: undefined,
+    reason: `cannot be watched: ${reason}; changes are seen within ${RESCAN_MS / 1_000} s`,
+    effect: "partly",
+  };
+}
+
+function lookProblem(roots: readonly string[], error: unknown): Problem {
+  return {
+    origin: { file: roots[0] ?? "", line: 1 },
+    object: undefined,
+    field: undefined,
+    reason: `folders cannot be looked through: ${describe(error)}; everything stays as it was`,
+    effect: "lastGood",
+  };
+}
