@@ -5,6 +5,7 @@
  */
 #include "mesh_layout.h"
 
+enum mesh_number mesh_number;
 struct addr addr;
 struct flow_key flow_key;
 struct handoff_key handoff_key;

@@ -17,11 +17,13 @@
 
 #include <linux/types.h>
 
-#define MESH_ABI 1
-
-/* Reserved in every enrolled pod: an application can neither be reached nor listen there. */
-#define MESH_OUT_PORT 15001
-#define MESH_HBONE_PORT 15008
+/* Numbers that both sides know. */
+enum mesh_number {
+	MESH_ABI = 1,
+	/* Reserved in every enrolled pod: no application is reached there, or listens there. */
+	MESH_OUT_PORT = 15001,
+	MESH_HBONE_PORT = 15008,
+};
 
 /*
  * An end of a connection. IPv4 is kept IPv4-mapped (RFC 4291, 2.5.5.2), so that there is one path

@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { describe, it } from "node:test";
+import { parseIp } from "#core/ip.ts";
+import {
+  ABI,
+  ADDR,
+  COUNTERS,
+  decodeNote,
+  decodePodConfig,
+  encodeNote,
+  encodePodConfig,
+  FLOW_KEY,
+  HANDOFF_KEY,
+  HBONE_PORT,
+  LISTENER_SLOTS,
+  MESH_META,
+  NOTE,
+  NOTE_KINDS,
+  OUT_PORT,
+  POD_CFG,
+  POD_FLAGS,
+  sumPerCpu,
+} from "./layout.ts";
+
+const OBJECT = new URL("../../build/bpf/layout_check.bpf.o", import.meta.url).pathname;
+
+interface BtfType {
+  readonly kind: string;
+  readonly name: string;
+  readonly size?: number;
+  readonly members?: readonly { readonly name: string; readonly bits_offset: number }[];
+  readonly values?: readonly { readonly name: string; readonly val: number }[];
+}
+
+const { types } = JSON.parse(
+  execFileSync("bpftool", ["-j", "btf", "dump", "file", OBJECT], { encoding: "utf8" }),
+) as { types: readonly BtfType[] };
+
+function typeNamed(kind: string, name: string): BtfType {
+  const found = types.find((type) => type.kind === kind && type.name === name);
+  assert.ok(found, `${OBJECT} has no ${kind} ${name}`);
+  return found;
+}
+
+function valuesOf(name: string): Record<string, number> {
+  const { values = [] } = typeNamed("ENUM", name);
+  return Object.fromEntries(values.map((value) => [value.name, value.val]));
+}
+
+/** `origDst` as `ORIG_DST`. */
+function shout(name: string): string {
+  return name.replace(/[A-Z]/g, "_$&").toUpperCase();
+}
+
+function numbered(prefix: string, names: readonly string[]): Record<string, number> {
+  return Object.fromEntries(names.map((name, index) => [`${prefix}_${shout(name)}`, index]));
+}
+
+describe("layout.ts", () => {
+  for (const layout of [ADDR, FLOW_KEY, HANDOFF_KEY, NOTE, POD_CFG, MESH_META]) {
+    it(`agrees with clang on struct ${layout.struct}`, () => {
+      const { size, members = [] } = typeNamed("STRUCT", layout.struct);
+      assert.equal(size, layout.bytes);
+      assert.deepEqual(
+        Object.fromEntries(members.map((member) => [member.name, member.bits_offset / 8])),
+        layout.offset,
+      );
+    });
+  }
+
+  it("numbers outcomes, kinds of note, flags and slots as the kernel side does", () => {
+    assert.deepEqual(valuesOf("mesh_outcome"), {
+      ...numbered("MESH", COUNTERS),
+      MESH_OUTCOMES: COUNTERS.length,
+    });
+    assert.deepEqual(valuesOf("note_kind"), numbered("NOTE", NOTE_KINDS));
+    assert.deepEqual(valuesOf("pod_flag"), { POD_BLOCKED: POD_FLAGS.blocked });
+    assert.deepEqual(valuesOf("listener_slot"), {
+      ...numbered("SLOT", LISTENER_SLOTS),
+      LISTENER_SLOTS: LISTENER_SLOTS.length,
+    });
+  });
+
+  it("has the same version and ports", () => {
+    assert.deepEqual(valuesOf("mesh_number"), {
+      MESH_ABI: ABI,
+      MESH_OUT_PORT: OUT_PORT,
+      MESH_HBONE_PORT: HBONE_PORT,
+    });
+  });
+});
+
+describe("encodeNote()", () => {
+  for (const [ip, hex] of [
+    ["10.1.2.3", "00000000000000000000ffff0a010203"],
+    ["fd00::1", "fd000000000000000000000000000001"],
+  ] as const) {
+    it(`writes ${ip} so that it can be read back`, () => {
+      const note = {
+        kind: "agent",
+        address: { ip: parseIp(ip), port: 0x1234 },
+        sourceId: 9,
+      } as const;
+      const bytes = encodeNote(note);
+      assert.equal(Buffer.from(bytes).toString("hex"), `${hex}34120000${"03000000"}${"09000000"}`);
+      assert.deepEqual(decodeNote(bytes), note);
+    });
+  }
+
+  it("leaves the address zero where there is none to show", () => {
+    const bytes = encodeNote({ kind: "agent", address: undefined, sourceId: 0 });
+    assert.deepEqual([...bytes.subarray(0, 20)], new Array(20).fill(0));
+    assert.equal(decodeNote(bytes).address, undefined);
+  });
+});
+
+describe("decodeNote()", () => {
+  it("refuses a kind that it does not know", () => {
+    const bytes = encodeNote({ kind: "none", address: undefined, sourceId: 0 });
+    bytes[NOTE.offset.kind] = NOTE_KINDS.length;
+    assert.throws(() => decodeNote(bytes), RangeError);
+  });
+});
+
+describe("encodePodConfig()", () => {
+  it("can be read back, with one address or two", () => {
+    for (const addresses of [["10.1.2.3"], ["fd00::1"], ["10.1.2.3", "fd00::1"]]) {
+      const config = {
+        addresses: addresses.map(parseIp),
+        id: 0xffff_ffff,
+        blocked: true,
+        generation: 5n,
+      };
+      assert.deepEqual(decodePodConfig(encodePodConfig(config)), config);
+    }
+  });
+});
+
+describe("sumPerCpu()", () => {
+  it("adds what each CPU has counted", () => {
+    const bytes = new Uint8Array(BigUint64Array.of(1n, 2n, 1n << 40n).buffer);
+    assert.equal(sumPerCpu(bytes), 3 + 2 ** 40);
+  });
+});
