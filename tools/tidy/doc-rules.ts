@@ -7,7 +7,8 @@ export const docRules: readonly Rule[] = [
   brokenCitations,
   ({ files }) => compare(files, "docs/settings.md", /^[A-Z][A-Z0-9_]*[A-Z0-9]$/, settingsIn(files)),
   ({ files }) => compare(files, "docs/errors.md", /^[A-Z][A-Z_]+$/, codesIn(files)),
-  ({ files }) => compare(files, "docs/metrics.md", /^[a-z_:]+$/, metricsIn(files)),
+  ({ files }) => compare(files, "docs/metrics.md", /^[a-z]+(_[a-z]+)+$/, metricsIn(files)),
+  ({ files }) => compare(files, "docs/metrics.md", /^[a-z]+([A-Z][a-z]+)*$/, eventsIn(files)),
   ({ files }) => compare(files, "docs/decisions/0002-dependencies.md", /./, packagesIn(files)),
 ];
 
@@ -81,6 +82,15 @@ function metricsIn(files: readonly SourceFile[]): Names {
     }
   }
   return { names, patterns: [] };
+}
+
+/** What the kernel's programs count. */
+function eventsIn(files: readonly SourceFile[]): Names {
+  const file = files.find(({ path: at }) => at === "agent/kernel/layout.ts");
+  const list = /^export const COUNTERS = \[([^\]]*)\]/m.exec(file?.text ?? "")?.[1] ?? "";
+  const events = [...list.matchAll(/"(\w+)"/g)];
+  const names = events.flatMap(([, event]) => (event && file ? [[event, file] as const] : []));
+  return { names: new Map(names), patterns: [] };
 }
 
 function packagesIn(files: readonly SourceFile[]): Names {
