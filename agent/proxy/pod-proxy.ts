@@ -39,6 +39,8 @@ export interface PodProxyOptions<Netns> {
   readonly createEngine: () => TunnelEngine;
   /** Closes a descriptor that nobody took over. */
   readonly closeDescriptor: (fd: number) => void;
+  /** The last connection of a pod that has left has ended. */
+  readonly onDrained: () => void;
 }
 
 /** As many as a burst of a pod's clients may need; the kernel cuts it to its own limit. */
@@ -52,17 +54,20 @@ export class PodProxy {
   readonly engine: TunnelEngine;
   readonly #netns: PodNetns;
   readonly #listeners: readonly Listener[];
+  readonly #onDrained: () => void;
 
   constructor(
     pod: StoredPod,
     netns: PodNetns,
     engine: TunnelEngine,
     listeners: readonly Listener[],
+    onDrained: () => void,
   ) {
     this.pod = pod;
     this.#netns = netns;
     this.engine = engine;
     this.#listeners = listeners;
+    this.#onDrained = onDrained;
   }
 
   /** Accepts nothing more, says GOAWAY, and lets what is connected end within the limit. */
@@ -71,6 +76,7 @@ export class PodProxy {
     await this.engine.drain(limitMs);
     this.engine.close();
     this.#netns.close();
+    this.#onDrained();
   }
 }
 
@@ -94,7 +100,7 @@ export function openPodProxy<Netns extends PodNetns>(
     const slots = listenFor(options, place, netns, engine, listeners);
     capture.setListeners(slots);
     capture.unblock();
-    return new PodProxy(pod, netns, engine, listeners);
+    return new PodProxy(pod, netns, engine, listeners, options.onDrained);
   } catch (error) {
     engine.close();
     netns.close();

@@ -51,6 +51,12 @@ interface Entry<Proxy> {
   cancelRetry: (() => void) | undefined;
 }
 
+/** How opening a pod went. */
+interface Outcome {
+  readonly event: PodEvent;
+  readonly failure?: MeshError;
+}
+
 /** Enrols the pods of this node, one call at a time, and brings back those of the last run. */
 export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
   readonly #options: EnrollmentOptions<Netns, Proxy>;
@@ -85,11 +91,8 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
   put(pod: Pod): void {
     const netnsCookie = this.#cookieOf(pod);
     const id = this.#idFor(pod.uid);
-    this.#handle(pod.uid, { kind: "put", pod: { ...pod, netnsCookie, id } });
-    const state = this.#entries.get(pod.uid)?.state;
-    if (state?.phase === "pending") {
-      throw new MeshError("KERNEL_CALL_FAILED", `Cannot enrol pod "${pod.uid}": ${state.reason}`);
-    }
+    const failure = this.#handle(pod.uid, { kind: "put", pod: { ...pod, netnsCookie, id } });
+    if (failure) throw failure;
   }
 
   /** Un-enrols a pod. Without effect where it is not known. */
@@ -110,8 +113,8 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
     return [...this.#entries.values()].flatMap(({ proxy }) => (proxy ? [proxy] : []));
   }
 
-  isUp(uid: PodUid): boolean {
-    return this.#entries.get(uid)?.state.phase === "up";
+  isUpOrGone(uid: PodUid): boolean {
+    return this.#entries.get(uid)?.state.phase !== "pending";
   }
 
   /**
@@ -127,20 +130,24 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
     await Promise.all(this.#draining);
   }
 
-  #handle(uid: PodUid, event: PodEvent): void {
+  /** @returns why the pod could not be opened, where it was tried and failed */
+  #handle(uid: PodUid, event: PodEvent): MeshError | undefined {
     if (this.#isClosed) throw new MeshError("REQUEST_REFUSED", "Cannot change pods: shutting down");
     const entry = this.#entries.get(uid) ?? this.#newEntry(ABSENT);
     const queue: PodEvent[] = [event];
+    let failure: MeshError | undefined;
     for (let current = queue.shift(); current !== undefined; current = queue.shift()) {
       const step = next(entry.state, current);
       for (const command of step.commands) {
-        const answer = this.#execute(uid, entry, step.state, command);
-        if (answer) queue.push(answer);
+        const outcome = this.#execute(uid, entry, step.state, command);
+        if (outcome) queue.push(outcome.event);
+        failure ??= outcome?.failure;
       }
       entry.state = step.state;
     }
     if (entry.state.phase === "absent") this.#entries.delete(uid);
     this.#options.onChange();
+    return failure;
   }
 
   #execute(
@@ -148,7 +155,7 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
     entry: Entry<Proxy>,
     after: Enrollment,
     command: Command,
-  ): PodEvent | undefined {
+  ): Outcome | undefined {
     const { host, drainLimitMs, log, timers } = this.#options;
     entry.cancelRetry?.();
     entry.cancelRetry = undefined;
@@ -177,7 +184,7 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
     }
   }
 
-  #open(entry: Entry<Proxy>, pod: StoredPod): PodEvent {
+  #open(entry: Entry<Proxy>, pod: StoredPod): Outcome {
     const { host, log } = this.#options;
     const fields = { pod: pod.uid, name: pod.name, namespace: pod.namespace };
     try {
@@ -189,12 +196,16 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
       }
       entry.proxy = host.open(pod, netns);
       log.info(fields, "pod enrolled");
-      return { kind: "opened" };
+      return { event: { kind: "opened" } };
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
       const reason = reasonOf(error);
+      if (error.code === "REQUEST_REFUSED") {
+        log.warn({ ...fields, error: reason }, "pod refused");
+        return { event: { kind: "openRefused" }, failure: error };
+      }
       log.warn({ ...fields, error: reason }, "pod stays blocked");
-      return { kind: "openFailed", reason };
+      return { event: { kind: "openFailed", reason }, failure: error };
     }
   }
 

@@ -21,6 +21,8 @@ export type PodEvent =
   | { readonly kind: "put"; readonly pod: StoredPod }
   | { readonly kind: "opened" }
   | { readonly kind: "openFailed"; readonly reason: string }
+  /** It can never be opened: what is asked for makes no sense. */
+  | { readonly kind: "openRefused" }
   | { readonly kind: "retryDue" }
   /** Somebody said so, or the namespace is found to be gone. */
   | { readonly kind: "deleted" };
@@ -28,7 +30,7 @@ export type PodEvent =
 export type Command =
   /** Write it to disk, in place of what was known under its uid. */
   | { readonly kind: "remember"; readonly pod: StoredPod }
-  /** Capture, listen, and let the traffic go. Answered with `opened` or `openFailed`. */
+  /** Capture, listen, and let the traffic go. Answered with how it went. */
   | { readonly kind: "open"; readonly pod: StoredPod }
   /** Stop listening; what is connected may end in its own time. Nothing where nothing is open. */
   | { readonly kind: "drain" }
@@ -70,6 +72,7 @@ function fromAbsent(state: Enrollment & { phase: "absent" }, event: PodEvent): S
       return { state, commands: [] };
     case "opened":
     case "openFailed":
+    case "openRefused":
       return impossible(state, event);
   }
 }
@@ -87,6 +90,7 @@ function fromPending(state: Enrollment & { phase: "pending" }, event: PodEvent):
       };
     case "retryDue":
       return { state, commands: [{ kind: "open", pod: state.pod }] };
+    case "openRefused":
     case "deleted":
       return { state: ABSENT, commands: [{ kind: "release" }, { kind: "forget" }] };
   }
@@ -113,6 +117,7 @@ function fromUp(state: Enrollment & { phase: "up" }, event: PodEvent): Step {
       };
     case "opened":
     case "openFailed":
+    case "openRefused":
       return impossible(state, event);
   }
 }

@@ -1,0 +1,54 @@
+import { MeshError, reasonOf } from "#core/errors.ts";
+import { type AgentConfig, readConfig } from "./config.ts";
+import { type Agent, startAgent } from "./lifecycle.ts";
+import { Loggers } from "./log.ts";
+
+/** Everything the agent writes (sockets, state, pins) is its owner's alone. */
+process.umask(0o077);
+
+const config = readConfigOrExit();
+const loggers = new Loggers(config.log);
+const log = loggers.for("agent");
+
+for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+  process.on(event, (error: unknown) => {
+    log.fatal({ err: error }, `ended by a bug: ${reasonOf(error)}`);
+    process.exit(1);
+  });
+}
+
+let agent: Agent | undefined;
+let isStopping = false;
+
+const stop = (why: string) => {
+  if (isStopping) process.exit(1);
+  isStopping = true;
+  log.info({ why, drainLimitMs: config.drainLimitMs }, "shutting down");
+  void stopAndExit();
+};
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => stop(signal));
+
+try {
+  agent = await startAgent(config, loggers, () => stop("quitquitquit"));
+} catch (error) {
+  if (!(error instanceof MeshError)) throw error;
+  log.fatal({ code: error.code, error: reasonOf(error) }, "cannot start");
+  process.exit(1);
+}
+
+async function stopAndExit(): Promise<void> {
+  // Before it has started, what there is of it ends with the process.
+  await agent?.stop();
+  log.info("ended");
+  process.exit(0);
+}
+
+function readConfigOrExit(): AgentConfig {
+  try {
+    return readConfig(process.env);
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    process.exit(2);
+  }
+}
