@@ -1,0 +1,126 @@
+/**
+ * What the local runtime says over its API (HTTP and JSON on a unix socket), to the command line
+ * and to tests.
+ */
+
+export interface LocalStatus {
+  readonly name: string;
+  readonly pid: number;
+  /** Every object of the first reading has been seen to. */
+  readonly settled: boolean;
+  readonly mesh: boolean;
+  readonly stateDir: string;
+  readonly fabric: { readonly netns: string };
+  /** null without a mesh. */
+  readonly control: ControlStatus | null;
+  readonly nodes: readonly NodeStatus[];
+  readonly deployments: readonly DeploymentStatus[];
+  readonly pods: readonly PodStatus[];
+  readonly services: readonly ServiceStatus[];
+  readonly problems: readonly LocalProblem[];
+}
+
+export interface ControlStatus {
+  readonly pid: number | null;
+  readonly ready: boolean;
+  readonly restarts: number;
+  readonly addresses: readonly string[];
+  readonly log: string;
+}
+
+export interface NodeStatus {
+  readonly name: string;
+  readonly netns: string;
+  readonly cgroup: string;
+  readonly addresses: readonly string[];
+  /** null without a mesh. */
+  readonly agent: AgentStatus | null;
+}
+
+export interface AgentStatus {
+  readonly pid: number | null;
+  readonly up: boolean;
+  readonly restarts: number;
+  readonly socket: string;
+  readonly log: string;
+}
+
+export interface DeploymentStatus {
+  readonly namespace: string;
+  readonly name: string;
+  readonly replicas: number;
+  readonly ready: number;
+  /** Made from the template as it is now. */
+  readonly current: number;
+}
+
+export interface PodStatus {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly node: string;
+  readonly serviceAccount: string;
+  readonly phase: "Pending" | "Running" | "Succeeded" | "Failed";
+  readonly ready: boolean;
+  readonly terminating: boolean;
+  /** IPv4, then IPv6. */
+  readonly addresses: readonly string[];
+  readonly netns: string;
+  readonly cgroup: string;
+  readonly mesh: "outside" | "enrolling" | "enrolled" | "leaving";
+  readonly labels: Readonly<Record<string, string>>;
+  readonly createdAt: string;
+  readonly containers: readonly ContainerStatus[];
+  /** What last went wrong, or "". */
+  readonly message: string;
+}
+
+export interface ContainerStatus {
+  readonly name: string;
+  readonly phase: "waiting" | "running" | "stopping" | "ended";
+  readonly ready: boolean;
+  readonly restarts: number;
+  readonly pid: number | null;
+  readonly exitCode: number | null;
+  readonly log: string;
+}
+
+export interface ServiceStatus {
+  readonly namespace: string;
+  readonly name: string;
+  /** Virtual addresses; none for a headless service. */
+  readonly addresses: readonly string[];
+  readonly ports: readonly {
+    readonly name: string;
+    readonly port: number;
+    readonly protocol: string;
+    /** `10.244.1.2:8080`, of pods that are ready. */
+    readonly endpoints: readonly string[];
+  }[];
+}
+
+export interface LocalProblem {
+  readonly file: string;
+  readonly line: number;
+  readonly object: string;
+  readonly field: string;
+  readonly reason: string;
+  readonly severity: "problem" | "note";
+  readonly lastGood: boolean;
+}
+
+export interface LocalChange {
+  /** `Deployment shop/cart`. */
+  readonly object: string;
+  readonly action: "created" | "configured" | "unchanged" | "deleted";
+}
+
+export interface ApplyAnswer {
+  readonly changes: readonly LocalChange[];
+  readonly problems: readonly LocalProblem[];
+}
+
+export interface ExecAnswer {
+  /** Puts itself into the pod, and then becomes the command. */
+  readonly command: readonly string[];
+}
