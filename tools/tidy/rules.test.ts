@@ -77,10 +77,11 @@ describe("text rules", () => {
 
   it("want a doc comment on the functions and classes of core/ and wire/", () => {
     const files = {
-      "core/a.ts": "/** Said. */\nexport function said() {}\nexport class Unsaid {}",
+      "core/a.ts": "/** All. */\n\nexport class Header {}\nexport class Unsaid {}",
+      "core/b.ts": "\n/** Said. */\nexport function said() {}\nexport const word = 1;",
       "agent/a.ts": "export function inside() {}",
     };
-    assert.deepEqual(problemsOf(textRules, files), ['core/a.ts:3: "Unsaid" has no doc comment']);
+    assert.deepEqual(problemsOf(textRules, files), ['core/a.ts:4: "Unsaid" has no doc comment']);
   });
 });
 

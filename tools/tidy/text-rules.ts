@@ -127,21 +127,25 @@ function missingLicence(file: SourceFile): Problem[] {
 
 /**
  * What core/ and wire/ export is called by people who do not read the rest of the file, so
- * functions and classes have a doc comment. A type or a table often says it all in its members.
+ * functions and classes have a doc comment; the one at the top of a file will do for the first. A
+ * type or a table often says it all in its members.
  */
 function undocumentedExports(file: SourceFile): Problem[] {
   const isPublic = ["core", "wire"].includes(partOf(file.path)) && isTypeScript(file);
   if (!isPublic || isTest(file) || file.path.endsWith("/fixtures.ts")) return [];
   const problems: Problem[] = [];
   let previous = "";
+  let hasHeader = file.text.startsWith("/**");
   for (const [index, line] of file.lines.entries()) {
     const name = /^export (?:async |abstract )*(?:function\*?|class) (\w+)/.exec(line)?.[1];
     const above = file.lines[index - 1] ?? "";
     // Of overloads, the first is documented.
-    if (name !== undefined && name !== previous && !/\*\/\s*$/.test(above)) {
+    if (name === undefined || name === previous) continue;
+    if (!hasHeader && !/\*\/\s*$/.test(above)) {
       problems.push({ path: file.path, line: index + 1, text: `"${name}" has no doc comment` });
     }
-    previous = name ?? previous;
+    hasHeader = false;
+    previous = name;
   }
   return problems;
 }
