@@ -172,6 +172,8 @@ function makeNamespaces(name: string, undo: (() => void)[]): void {
       if (existsSync(join(NETNS_DIR, `${name}-${part}`))) ip(["netns", "del", `${name}-${part}`]);
     });
     inNetns(`${name}-${part}`, ["link set lo up"]);
+    // Link-local addresses would otherwise be probed for a second or two before IPv6 works.
+    sysctl(`${name}-${part}`, "net.ipv6.conf.default.accept_dad=0");
   }
   const router = `${name}-router`;
   for (const [index, part] of ["a", "b"].entries()) {
@@ -191,8 +193,12 @@ function makeNamespaces(name: string, undo: (() => void)[]): void {
       `-6 route add default via fd00:${number}::1`,
     ]);
   }
-  execFileSync("ip", ["netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"]);
-  execFileSync("ip", ["netns", "exec", router, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
+  sysctl(router, "net.ipv4.ip_forward=1");
+  sysctl(router, "net.ipv6.conf.all.forwarding=1");
+}
+
+function sysctl(netns: string, setting: string): void {
+  ip(["netns", "exec", netns, "sysctl", "-qw", setting]);
 }
 
 function inNetns(name: string, commands: readonly string[]): void {
