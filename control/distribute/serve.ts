@@ -1,8 +1,20 @@
 /** Discovery and certificates on one port: everything that control offers to the nodes. */
+import { promisify } from "node:util";
+import { Server, type ServerCredentials } from "@grpc/grpc-js";
 import type { Clock } from "#core/clock.ts";
-import type { SocketAddress } from "#core/ip.ts";
+import { MeshError, reasonOf } from "#core/errors.ts";
+import { formatSocketAddress, parseIp, type SocketAddress } from "#core/ip.ts";
+import { addCertificateService } from "#wire/ca/server.ts";
+import { MESSAGE_BYTES_MAX } from "#wire/xds/delta-method.ts";
+import { DiscoveryServer } from "#wire/xds/server.ts";
+import { issueCertificate } from "../authority/issue.ts";
+import { openAuthority } from "../authority/root.ts";
+import { ServerCertificate } from "../authority/server-certificate.ts";
+import { openTokenAuthenticator } from "../authority/token.ts";
 import type { PlacementSource, SnapshotSource } from "../index/types.ts";
+import { SnapshotCatalog } from "./catalog.ts";
 import type { ServeEvent } from "./events.ts";
+import { startPushLoop } from "./push-loop.ts";
 
 export interface DiscoveryAndCaOptions {
   /** Where to listen; `::` serves both families, port 0 lets the kernel choose. */
@@ -26,13 +38,94 @@ export interface DiscoveryAndCa {
   close(): Promise<void>;
 }
 
+const SERVER_OPTIONS = {
+  // Requests name what a node has already: of the largest mesh that is about 10 MiB.
+  "grpc.max_receive_message_length": 32 * 1024 * 1024,
+  "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+  // A node that is gone without a word is found out after 30 s and 10 s more. Nodes ping as often
+  // from their side, which grpc-js answers however often it happens.
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+  // One discovery stream, and the certificates of a node's pods at its start.
+  "grpc.max_concurrent_streams": 100,
+  "grpc.enable_channelz": 0,
+} as const;
+
+/** How long clients may take to let go of their connections at the end. */
+const CLOSE_LIMIT_MS = 2_000;
+
 /**
  * Serves until `close()`.
  *
  * @throws MeshError `SETTINGS_INVALID` where the CA's files cannot be used, or the address is taken
  */
-export async function startDiscoveryAndCa(
-  _options: DiscoveryAndCaOptions,
-): Promise<DiscoveryAndCa> {
-  throw new TypeError("not written yet");
+export async function startDiscoveryAndCa(options: DiscoveryAndCaOptions): Promise<DiscoveryAndCa> {
+  const { stateDirectory, trustDomain, snapshots, placement, clock, onEvent } = options;
+  const authority = await openAuthority({ directory: stateDirectory, trustDomain, clock });
+  const authenticate = await openTokenAuthenticator(stateDirectory, clock);
+  const catalog = new SnapshotCatalog(onEvent);
+  catalog.update(snapshots.current());
+  const discovery = new DiscoveryServer({ catalog: () => catalog.catalog, authenticate, onEvent });
+  const rules = { authority, trustDomain, placement, clock };
+  const server = new Server(SERVER_OPTIONS);
+  discovery.addTo(server);
+  addCertificateService(server, {
+    authenticate,
+    sign: (request) => issueCertificate(request, rules),
+    onEvent,
+  });
+  const certificate = await ServerCertificate.issue({
+    authority,
+    names: options.serverNames,
+    clock,
+    random: Math.random,
+    onEvent,
+  });
+  // From here on no change is missed, also none that comes while the socket is being opened.
+  const stopPushing = startPushLoop(snapshots, () => {
+    discovery.push(catalog.update(snapshots.current()));
+  });
+  const stop = () => {
+    stopPushing();
+    certificate.close();
+    discovery.close();
+  };
+  try {
+    const address = await listen(server, options.address, certificate.credentials);
+    return {
+      address,
+      close: async () => {
+        stop();
+        await shutDown(server);
+      },
+    };
+  } catch (error) {
+    stop();
+    throw error;
+  }
+}
+
+const ANY_IPV6 = parseIp("::");
+const ANY_IPV4 = parseIp("0.0.0.0");
+
+async function listen(server: Server, address: SocketAddress, credentials: ServerCredentials) {
+  const bind = async (at: SocketAddress): Promise<SocketAddress> => {
+    const bound = promisify(server.bindAsync.bind(server))(formatSocketAddress(at), credentials);
+    return { ip: at.ip, port: await bound };
+  };
+  try {
+    return await bind(address);
+  } catch (error) {
+    // A host without IPv6 has no "::" either.
+    const noIpv6 = /EAFNOSUPPORT|EADDRNOTAVAIL/.test(reasonOf(error));
+    if (address.ip === ANY_IPV6 && noIpv6) return await bind({ ...address, ip: ANY_IPV4 });
+    const where = formatSocketAddress(address);
+    throw new MeshError("SETTINGS_INVALID", `Cannot listen on ${where}: ${reasonOf(error)}`);
+  }
+}
+
+async function shutDown(server: Server): Promise<void> {
+  const limit = setTimeout(() => server.forceShutdown(), CLOSE_LIMIT_MS);
+  await promisify(server.tryShutdown.bind(server))();
+  clearTimeout(limit);
 }

@@ -1,4 +1,6 @@
 /** gRPC to the control server: TLS with the server's certificate alone, and a bearer token. */
+import { isIP } from "node:net";
+import { checkServerIdentity, type PeerCertificate } from "node:tls";
 import { type ChannelOptions, Client, credentials, Metadata } from "@grpc/grpc-js";
 import { MeshError } from "#core/errors.ts";
 import type { ControlEndpoint } from "./control-endpoint.ts";
@@ -35,11 +37,20 @@ export function createChannel(
     throw new MeshError("SETTINGS_INVALID", `Cannot connect to "${url}": only https is spoken`);
   }
   const roots = rootsPem === undefined ? null : Buffer.from(rootsPem);
-  return new Client(targetOf(url), credentials.createSsl(roots), {
+  // An IPv6 address has brackets in a URL, and none anywhere else.
+  const name = serverName ?? url.hostname.replace(/^\[(.*)\]$/, "$1");
+  const verify = (_: string, certificate: PeerCertificate) =>
+    checkServerIdentity(name, certificate);
+  const secure = credentials.createSsl(roots, null, null, { checkServerIdentity: verify });
+  return new Client(`dns:///${url.hostname}:${url.port || "443"}`, secure, {
     ...OPTIONS,
-    ...(serverName !== undefined && { "grpc.ssl_target_name_override": serverName }),
+    // An address may not be sent as SNI (RFC 6066, 3), but grpc-js would: Node throws then.
+    "grpc.ssl_target_name_override": isIP(name) === 0 ? name : NAME_OF_AN_ADDRESS,
   });
 }
+
+/** Sent as SNI where the server is known by its address only. No server has it (RFC 2606, 2). */
+const NAME_OF_AN_ADDRESS = "control.invalid";
 
 /** The headers of one call. The token is read now. */
 export async function callMetadata({ readToken, headers }: ControlEndpoint): Promise<Metadata> {
@@ -48,9 +59,4 @@ export async function callMetadata({ readToken, headers }: ControlEndpoint): Pro
   const token = await readToken();
   if (token !== undefined) metadata.set("authorization", `Bearer ${token.trim()}`);
   return metadata;
-}
-
-/** `host:port`; an IPv6 address keeps its brackets. */
-function targetOf(url: URL): string {
-  return `dns:///${url.hostname}:${url.port || "443"}`;
 }
