@@ -101,8 +101,15 @@ async function runTier(tier: Tier, files: readonly string[], names: string[]): P
   return runFiles(tier, files, names);
 }
 
+/** Somebody wants us to end: so do the files that run, and there is a summary still. */
+const stop = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => stop.abort(new Error(`stopped by ${signal}`)));
+}
+
 async function runFiles(tier: Tier, files: readonly string[], names: string[]): Promise<Outcome> {
-  const limit = AbortSignal.timeout(tier.tierLimitMs);
+  const tierLimit = AbortSignal.timeout(tier.tierLimitMs);
+  const limit = AbortSignal.any([tierLimit, stop.signal]);
   const unfinished = new Set(files);
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const events = run({
@@ -126,7 +133,8 @@ async function runFiles(tier: Tier, files: readonly string[], names: string[]): 
   for await (const text of events.compose(new spec())) process.stdout.write(text);
   const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : "";
   if (!limit.aborted) return { kind: "ran", ...counts, note: `${files.length} files${skipped}` };
-  const note = `ended after ${tier.tierLimitMs} ms, unfinished: ${[...unfinished].join(" ")}`;
+  const why = tierLimit.aborted ? `ended after ${tier.tierLimitMs} ms` : "stopped";
+  const note = `${why}, unfinished: ${[...unfinished].join(" ")}`;
   return { kind: "ran", ...counts, failed: Math.max(1, counts.failed), note };
 }
 
@@ -162,6 +170,7 @@ async function main(): Promise<void> {
     summary.push(`check    ${failed === 0 ? "fine" : "FAILED"}`);
   }
   for (const tier of tiers) {
+    if (stop.signal.aborted) break;
     console.log(`\n== ${tier.name}`);
     const startMs = performance.now();
     const outcome = await runTier(tier, filesOf(tier, parts), values["test-name-pattern"]);
