@@ -42,6 +42,11 @@ export class ControlMetrics {
     "Responses that a node could not take over in full.",
     "type",
   );
+  readonly #notEncoded = this.#counter(
+    "aquifer_control_not_encoded_total",
+    "Resources that could not be put on the wire, and are missing at the nodes.",
+    "type",
+  );
   readonly #callersRefused = this.#counter(
     "aquifer_control_callers_refused_total",
     "Callers without a valid token, or that claimed to be another node.",
@@ -106,6 +111,9 @@ export class ControlMetrics {
       }
       case "rejected":
         this.#rejections.inc({ type: shortName(event.typeUrl) });
+        return;
+      case "notEncoded":
+        this.#notEncoded.inc({ type: shortName(event.typeUrl) });
         return;
       case "callerRefused":
         this.#callersRefused.inc();

@@ -55,6 +55,7 @@ function interpretServed(
   const root = new Field(raw.value, [], mistakes);
   const metadata = readMetadata(root, raw.id);
   const reading: Reading = { root, metadata, mistakes, remarks: [], settings };
+  remarkWaypoint(reading);
   switch (kind) {
     case "Namespace":
       return conclude(reading, { kind, ...metadata });
@@ -77,6 +78,16 @@ function interpretServed(
       return conclude(reading, object, substitute);
     }
   }
+}
+
+/** Whoever asks for a waypoint expects its policies to be enforced. */
+function remarkWaypoint({ metadata, remarks }: Reading): void {
+  const label = "istio.io/use-waypoint";
+  const waypoint = metadata.labels.get(label);
+  if (waypoint === undefined || waypoint === "none") return;
+  const consequence = `traffic does not pass ${JSON.stringify(waypoint)}`;
+  const reason = `waypoints are not served by this release; ${consequence}`;
+  remarks.push({ path: ["metadata", "labels", label], reason });
 }
 
 function conclude(reading: Reading, object: MeshObject, substitute?: MeshObject): Interpretation {

@@ -135,7 +135,7 @@ export function standingOf(apiVersion: string, kind: string): Standing {
   }
   if (!group.versions.includes(version)) {
     const known = group.versions.map((name) => `"${formatApiVersion(groupName, name)}"`);
-    const reason = `apiVersion "${apiVersion}" is not known, known are ${known.join(", ")}`;
+    const reason = `"${apiVersion}" is not known, known are ${known.join(", ")}`;
     return { kind: "unknown", reason };
   }
   return served === undefined ? { kind: "later" } : { kind: "served", served };
@@ -159,7 +159,7 @@ function formatApiVersion(group: string, version: string): string {
 
 /** Names the place where the kind does exist, since a wrong group is the likelier mistake. */
 function unknownKindReason(apiVersion: string, kind: string): string {
-  const reason = `apiVersion "${apiVersion}" has no kind "${kind}"`;
+  const reason = `"${apiVersion}" has no kind "${kind}"`;
   for (const [name, group] of GROUPS) {
     if ([...group.served, ...group.later].includes(kind)) {
       return `${reason}, it belongs to "${formatApiVersion(name, group.versions[0] ?? "")}"`;

@@ -88,8 +88,8 @@ function readEntries(
     const entry = item.only([name]).get(name).required();
     const known = Object.keys(readers);
     entry.only([...known, ...known.map(negated)]);
-    const isUsed = (key: string) => entry.get(key).isPresent || entry.get(negated(key)).isPresent;
-    if (entry.isPresent && !known.some(isUsed)) entry.complain("is empty");
+    const isAnyUsed = entry.entries().some(([, { isPresent }]) => isPresent);
+    if (entry.isPresent && !isAnyUsed) entry.complain("is empty");
     if (name === "source") refuseMixedIdentities(entry);
     const parts = known.flatMap((key) => {
       const fields = [entry.get(key), entry.get(negated(key))] as const;

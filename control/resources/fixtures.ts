@@ -1,0 +1,48 @@
+/** Objects for tests, written as people write them. */
+import { parseFile } from "../source/directory/parse.ts";
+import type { RawObject } from "../source/source.ts";
+import { type Interpretation, interpret } from "./interpret.ts";
+import type { MeshObject } from "./objects.ts";
+
+export const ROOT_NAMESPACE = "istio-system";
+
+/** The objects of a text. @throws where something of it is none */
+export function rawObjectsForTest(text: string, file = "test.yaml"): readonly RawObject[] {
+  const { objects, faults } = parseFile(file, text);
+  const [fault] = faults;
+  if (fault) throw new Error(`line ${fault.line}: ${fault.field}: ${fault.reason}`);
+  return objects;
+}
+
+/** The only object of a text. */
+export function rawObjectForTest(text: string, file?: string): RawObject {
+  const [object, second] = rawObjectsForTest(text, file);
+  if (!object || second) throw new Error("expected one object");
+  return object;
+}
+
+export function interpretForTest(text: string): Interpretation {
+  return interpret(rawObjectForTest(text), { rootNamespace: ROOT_NAMESPACE });
+}
+
+/** The object, which has to be of that kind and without mistakes. */
+export function understoodForTest<Kind extends MeshObject["kind"]>(
+  kind: Kind,
+  text: string,
+): Extract<MeshObject, { kind: Kind }> {
+  const interpretation = interpretForTest(text);
+  if (interpretation.kind === "refused") {
+    throw new Error(JSON.stringify(interpretation.mistakes));
+  }
+  const { object } = interpretation;
+  if (object.kind !== kind) throw new Error(`expected ${kind}, got ${object.kind}`);
+  // Just compared; the compiler does not follow that through the type parameter.
+  return object as Extract<MeshObject, { kind: Kind }>;
+}
+
+/** `path: reason`, for every mistake or remark. */
+export function complaintsForTest(text: string): readonly string[] {
+  const interpretation = interpretForTest(text);
+  const list = interpretation.kind === "refused" ? interpretation.mistakes : interpretation.remarks;
+  return list.map(({ path, reason }) => `${path.join(".")}: ${reason}`);
+}
