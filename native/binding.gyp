@@ -8,7 +8,7 @@
         "kernel/bpf_link.cc",
         "kernel/bpf_map.cc",
         "kernel/bpf_object.cc",
-        "kernel/bpffs.cc",
+        "kernel/file_systems.cc",
         "kernel/js.cc",
         "kernel/libbpf_log.cc",
         "kernel/netns.cc",

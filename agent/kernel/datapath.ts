@@ -4,10 +4,10 @@
  * Everything is pinned (`pins.ts`), so that it outlives the agent: a connection of an enrolled pod
  * is then refused, never let through. A later `openDatapath()` with the same pins takes over.
  */
-import { statSync } from "node:fs";
 import { MeshError } from "#core/errors.ts";
 import { type IpAddress, isIpv4, isLoopback, type SocketAddress } from "#core/ip.ts";
 import { type BpfMap, type Netns, openNetns } from "#native/kernel/index.ts";
+import { checkCgroupRoot } from "./cgroup.ts";
 import {
   COUNTERS,
   type Counter,
@@ -28,7 +28,10 @@ import { checkAbi, installCgroupPrograms, installInstance, type SharedMaps } fro
 export interface DatapathOptions {
   /** Where on a BPF file system the pins are; one agent's own, made where it is missing. */
   readonly pinDir: string;
-  /** The part of the cgroup2 tree that pods and agent live in. Must not lie in another agent's. */
+  /**
+   * The part of the cgroup2 tree that pods and agent live in; the agent is refused outside of it.
+   * Must not lie in another agent's part, or both have their say on one socket.
+   */
   readonly cgroupRoot: string;
   /** Where the compiled objects (`*.bpf.o`) are. */
   readonly objectDir: string;
@@ -111,10 +114,7 @@ export interface Datapath {
  *   pins are of an agent with another layout; `KERNEL_CALL_FAILED`
  */
 export function openDatapath(options: DatapathOptions): Datapath {
-  if (statSync(options.cgroupRoot, { throwIfNoEntry: false })?.isDirectory() !== true) {
-    const reason = "no such directory";
-    throw new MeshError("SETTINGS_INVALID", `Cannot attach to "${options.cgroupRoot}": ${reason}`);
-  }
+  checkCgroupRoot(options.cgroupRoot);
   const pins = new Pins(options.pinDir);
   checkAbi(pins);
   const maps = installCgroupPrograms(pins, options.objectDir, options.cgroupRoot);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { describe, it } from "node:test";
 import { parseIp } from "#core/ip.ts";
+import { readBtf } from "../../test/support/btf.ts";
 import {
   ABI,
   ADDR,
@@ -25,28 +25,7 @@ import {
 
 const OBJECT = new URL("../../build/bpf/layout_check.bpf.o", import.meta.url).pathname;
 
-interface BtfType {
-  readonly kind: string;
-  readonly name: string;
-  readonly size?: number;
-  readonly members?: readonly { readonly name: string; readonly bits_offset: number }[];
-  readonly values?: readonly { readonly name: string; readonly val: number }[];
-}
-
-const { types } = JSON.parse(
-  execFileSync("bpftool", ["-j", "btf", "dump", "file", OBJECT], { encoding: "utf8" }),
-) as { types: readonly BtfType[] };
-
-function typeNamed(kind: string, name: string): BtfType {
-  const found = types.find((type) => type.kind === kind && type.name === name);
-  assert.ok(found, `${OBJECT} has no ${kind} ${name}`);
-  return found;
-}
-
-function valuesOf(name: string): Record<string, number> {
-  const { values = [] } = typeNamed("ENUM", name);
-  return Object.fromEntries(values.map((value) => [value.name, value.val]));
-}
+const types = readBtf(OBJECT);
 
 /** `origDst` as `ORIG_DST`. */
 function shout(name: string): string {
@@ -60,30 +39,26 @@ function numbered(prefix: string, names: readonly string[]): Record<string, numb
 describe("layout.ts", () => {
   for (const layout of [ADDR, FLOW_KEY, HANDOFF_KEY, NOTE, POD_CFG, MESH_META]) {
     it(`agrees with clang on struct ${layout.struct}`, () => {
-      const { size, members = [] } = typeNamed("STRUCT", layout.struct);
-      assert.equal(size, layout.bytes);
-      assert.deepEqual(
-        Object.fromEntries(members.map((member) => [member.name, member.bits_offset / 8])),
-        layout.offset,
-      );
+      const { struct, bytes, offset } = layout;
+      assert.deepEqual(types.structs.get(struct), { bytes, offsets: offset });
     });
   }
 
   it("numbers outcomes, kinds of note, flags and slots as the kernel side does", () => {
-    assert.deepEqual(valuesOf("mesh_outcome"), {
+    assert.deepEqual(types.enums.get("mesh_outcome"), {
       ...numbered("MESH", COUNTERS),
       MESH_OUTCOMES: COUNTERS.length,
     });
-    assert.deepEqual(valuesOf("note_kind"), numbered("NOTE", NOTE_KINDS));
-    assert.deepEqual(valuesOf("pod_flag"), { POD_BLOCKED: POD_FLAGS.blocked });
-    assert.deepEqual(valuesOf("listener_slot"), {
+    assert.deepEqual(types.enums.get("note_kind"), numbered("NOTE", NOTE_KINDS));
+    assert.deepEqual(types.enums.get("pod_flag"), { POD_BLOCKED: POD_FLAGS.blocked });
+    assert.deepEqual(types.enums.get("listener_slot"), {
       ...numbered("SLOT", LISTENER_SLOTS),
       LISTENER_SLOTS: LISTENER_SLOTS.length,
     });
   });
 
   it("has the same version and ports", () => {
-    assert.deepEqual(valuesOf("mesh_number"), {
+    assert.deepEqual(types.enums.get("mesh_number"), {
       MESH_ABI: ABI,
       MESH_OUT_PORT: OUT_PORT,
       MESH_HBONE_PORT: HBONE_PORT,

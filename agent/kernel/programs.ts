@@ -5,7 +5,7 @@
 import { existsSync, fstatSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { MeshError } from "#core/errors.ts";
-import { BpfLink, BpfMap, BpfObject, type Netns } from "#native/kernel/index.ts";
+import { BpfLink, BpfMap, BpfObject, cgroupExists, type Netns } from "#native/kernel/index.ts";
 import { ABI, encodeUint16, encodeUint32, HBONE_PORT, MESH_META, OUT_PORT } from "./layout.ts";
 import type { Pins, PodPins } from "./pins.ts";
 
@@ -90,12 +90,13 @@ function installOnCgroup(object: BpfObject, program: string, pins: Pins, cgroupR
   const path = pins.link(program);
   const cgroupId = statSync(cgroupRoot, { bigint: true }).ino;
   const isOurs = (link: BpfLink) => {
-    const attached = link.info().cgroupId;
-    if (attached !== 0n && attached !== cgroupId) {
+    const attached = link.info().cgroupId ?? 0n;
+    if (attached === cgroupId) return true;
+    if (attached !== 0n && cgroupExists(cgroupRoot, attached)) {
       const reason = `pin "${path}" is for another cgroup`;
       throw new MeshError("SETTINGS_INVALID", `Cannot attach to "${cgroupRoot}": ${reason}`);
     }
-    return attached === cgroupId;
+    return false;
   };
   install(path, isOurs, {
     update: (link) => object.replaceProgram(link, program),

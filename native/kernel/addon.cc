@@ -6,7 +6,7 @@
 #include "bpf_link.h"
 #include "bpf_map.h"
 #include "bpf_object.h"
-#include "bpffs.h"
+#include "file_systems.h"
 #include "netns.h"
 #include "sockets.h"
 
@@ -22,6 +22,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("BpfLink", data->bpf_link.Value());
   exports.Set("BpfMap", data->bpf_map.Value());
   exports.Set("BpfObject", data->bpf_object.Value());
+  exports.Set("cgroupExists", Napi::Function::New<CgroupExists>(env, "cgroupExists"));
   exports.Set("ensureBpffs", Napi::Function::New<EnsureBpffs>(env, "ensureBpffs"));
   exports.Set("openNetns", Napi::Function::New<OpenNetns>(env, "openNetns"));
   exports.Set("netnsCookie", Napi::Function::New<NetnsCookie>(env, "netnsCookie"));

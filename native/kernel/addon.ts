@@ -10,7 +10,7 @@ import { MeshError } from "#core/errors.ts";
 export interface NativeLinkInfo {
   readonly id: number;
   readonly programId: number;
-  /** Of the cgroup, 0 where it is gone; null where the link is not on a cgroup. */
+  /** Of the cgroup, even of one that is gone, or 0; null where the link is not on a cgroup. */
   readonly cgroupId: bigint | null;
   /** Inode of the network namespace, 0 where it is gone; null where the link is not on one. */
   readonly netnsInode: number | null;
@@ -49,6 +49,7 @@ interface Addon {
   readonly BpfLink: new (path: string) => NativeBpfLink;
   readonly BpfMap: new (path: string) => NativeBpfMap;
   readonly BpfObject: new (path: string) => NativeBpfObject;
+  cgroupExists(mountPath: string, id: bigint): boolean;
   ensureBpffs(path: string): boolean;
   openNetns(path: string): number;
   netnsCookie(netnsFd: number): bigint;

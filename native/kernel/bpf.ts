@@ -185,12 +185,3 @@ export class BpfLink {
     this.native.close();
   }
 }
-
-/**
- * Mounts a BPF file system at `path` where there is none.
- *
- * @returns whether it had to be mounted
- */
-export function ensureBpffs(path: string): boolean {
-  return naming(`mount a BPF file system at "${path}"`, () => addon.ensureBpffs(path));
-}

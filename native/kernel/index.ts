@@ -5,7 +5,8 @@
  * All of it is synchronous, and all of it needs privileges (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN).
  */
 export { errnoOf } from "./addon.ts";
-export { BpfLink, BpfMap, BpfObject, ensureBpffs, type LinkInfo } from "./bpf.ts";
+export { BpfLink, BpfMap, BpfObject, type LinkInfo } from "./bpf.ts";
+export { cgroupExists, ensureBpffs } from "./file-systems.ts";
 export {
   type Family,
   type ListenOptions,

@@ -53,6 +53,19 @@ int TakeFd(const Napi::CallbackInfo& info, size_t index) {
   return TakeInt(info, index, "fd", 0, INT_MAX);
 }
 
+uint64_t TakeUint64(const Napi::CallbackInfo& info, size_t index, const char* name) {
+  const Napi::Value value = info[index];
+  if (!value.IsBigInt()) {
+    throw Napi::TypeError::New(info.Env(), std::string(name) + " must be a bigint");
+  }
+  bool lossless = false;
+  const uint64_t number = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) {
+    throw Napi::RangeError::New(info.Env(), std::string(name) + " must have 64 bits at most");
+  }
+  return number;
+}
+
 bool TakeBool(const Napi::CallbackInfo& info, size_t index, const char* name) {
   const Napi::Value value = info[index];
   if (!value.IsBoolean()) {

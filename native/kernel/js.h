@@ -24,6 +24,8 @@ std::string TakeString(const Napi::CallbackInfo& info, size_t index, const char*
 int TakeInt(const Napi::CallbackInfo& info, size_t index, const char* name, int min, int max);
 // A number that can be a descriptor; whether it is one is the kernel's to say.
 int TakeFd(const Napi::CallbackInfo& info, size_t index);
+// A BigInt of 64 bits. Throws TypeError, RangeError.
+uint64_t TakeUint64(const Napi::CallbackInfo& info, size_t index, const char* name);
 bool TakeBool(const Napi::CallbackInfo& info, size_t index, const char* name);
 
 // An error with `syscall` and a positive `errno`, which the TypeScript side gives a sentence.

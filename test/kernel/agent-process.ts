@@ -1,5 +1,6 @@
 /**
- * An agent to be killed: enrols one pod, answers on all its slots, and says "ready".
+ * An agent in a process of its own: enrols one pod, answers on all its slots, and says "ready".
+ * Uninstalls when it is told to end; not when it is killed.
  *
  *   agent-process.ts NAME CGROUP_ROOT NETNS UID IP...
  */
@@ -13,4 +14,5 @@ const netns = openNetns(netnsPath);
 const capture = rig.datapath.enrol({ uid, netns, addresses: ips.map(parseIp), id: 1 });
 await rig.listen(netns, capture);
 capture.unblock();
+process.once("SIGTERM", () => void rig.close());
 process.stdout.write("ready\n");

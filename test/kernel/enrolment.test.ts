@@ -1,14 +1,16 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { type ChildProcess, execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, rmdirSync, writeFileSync } from "node:fs";
+import net from "node:net";
 import { join } from "node:path";
-import { after, before, describe, it } from "node:test";
+import { after, before, describe, it, type TestContext } from "node:test";
 import { parseIp } from "#core/ip.ts";
-import { BpfMap, openNetns } from "#native/kernel/index.ts";
+import { BpfMap, type Netns, openNetns } from "#native/kernel/index.ts";
 import { type CapturedPod, openDatapath } from "../../agent/kernel/datapath.ts";
 import { encodeUint32, HANDOFF_KEY, NOTE } from "../../agent/kernel/layout.ts";
 import { makeNetwork, type TestNetwork } from "../support/netns.ts";
-import { OBJECT_DIR, PYTHON, Rig, uidOf } from "./rig.ts";
+import { OBJECT_DIR, PYTHON, Rig, startAgent, uidOf } from "./rig.ts";
 
 describe("enrol()", () => {
   let network: TestNetwork;
@@ -126,13 +128,24 @@ dial("10.1.2.2", 80)`);
     capture.remove();
   });
 
-  it("forgets a pod whose network namespace is gone", () => {
-    const name = `${network.name}-gone`;
+  /** A network namespace besides those of the network, which goes with the test at the latest. */
+  function makeNetns(t: TestContext, label: string): { netns: Netns; remove: () => void } {
+    const name = `${network.name}-${label}`;
     execFileSync("ip", ["netns", "add", name]);
     const netns = openNetns(`/run/netns/${name}`);
+    const remove = () => {
+      if (!existsSync(netns.path)) return;
+      netns.close();
+      execFileSync("ip", ["netns", "del", name]);
+    };
+    t.after(remove);
+    return { netns, remove };
+  }
+
+  it("forgets a pod whose network namespace is gone", (t) => {
+    const { netns, remove } = makeNetns(t, "gone");
     rig.datapath.enrol(podA({ uid: "gone", netns }));
-    netns.close();
-    execFileSync("ip", ["netns", "del", name]);
+    remove();
     assert.deepEqual(rig.datapath.adopted(), ["gone"]);
     rig.datapath.forget("gone");
     assert.deepEqual(rig.datapath.adopted(), []);
@@ -140,66 +153,59 @@ dial("10.1.2.2", 80)`);
     rig.datapath.forget("gone"); // twice is once
   });
 
-  it("moves a pod whose sandbox was made anew", async () => {
-    const name = `${network.name}-old`;
-    execFileSync("ip", ["netns", "add", name]);
-    const old = openNetns(`/run/netns/${name}`);
-    rig.datapath.enrol(podA({ netns: old }));
+  it("moves a pod whose sandbox was made anew", async (t) => {
+    const { netns } = makeNetns(t, "old");
+    rig.datapath.enrol(podA({ netns }));
     const capture = rig.datapath.enrol(podA());
     assert.equal(await python(`dial("10.1.2.2", 80)`), "EPERM");
     assert.equal(podEntries(rig), 1);
     capture.remove();
     assert.equal(podEntries(rig), 0);
-    old.close();
-    execFileSync("ip", ["netns", "del", name]);
   });
 });
 
 describe("two agents on one host", () => {
-  const networks: TestNetwork[] = [];
-  const rigs: Rig[] = [];
+  let theirs: TestNetwork;
+  let ours: TestNetwork;
+  let other: ChildProcess;
+  let rig: Rig;
 
   before(async () => {
-    // One process can be in one cgroup only, so the agents share the part of the tree that they
-    // live in, and each has the pods of its own.
-    const first = makeNetwork("two");
-    networks.push(first);
-    rigs.push(new Rig({ name: `${first.name}-1`, cgroupRoot: first.a.cgroup }));
-    rigs.push(new Rig({ name: `${first.name}-2`, cgroupRoot: first.b.cgroup }));
-  });
-  after(async () => {
-    for (const rig of rigs) await rig.close();
-    for (const network of networks) network.close();
-  });
-
-  it("do not see each other's pods", async () => {
-    const [first, second] = rigs;
-    const [network] = networks;
-    assert.ok(first && second && network);
-    const a = first.datapath.enrol({
-      uid: "a",
-      netns: network.a.netns,
-      addresses: [network.a.ip4],
+    // This process is in the cgroup of the network that is made last, and the other agent in that
+    // of the first.
+    theirs = makeNetwork("their");
+    other = await startAgent(theirs, theirs.a);
+    ours = makeNetwork("our");
+    rig = new Rig(ours);
+    rig.datapath.enrol({
+      uid: "blocked",
+      netns: ours.a.netns,
+      addresses: [ours.a.ip4],
       id: 1,
     });
-    a.unblock();
-    second.datapath.enrol({ uid: "b", netns: network.b.netns, addresses: [network.b.ip4], id: 1 });
-    assert.equal(await network.a.python(`${PYTHON}dial("10.96.0.1", 80)`), "ECONNREFUSED");
-    assert.equal(await network.b.python(`${PYTHON}dial("10.96.0.1", 80)`), "EPERM");
-    assert.equal(first.datapath.counters().captured, 1);
-    assert.equal(second.datapath.counters().captured, 0);
-    assert.equal(second.datapath.counters().blocked, 1);
+  });
+  after(async () => {
+    other?.kill("SIGTERM");
+    await rig?.close();
+    ours?.close();
+    theirs?.close();
+  });
+
+  const dial = (network: TestNetwork) => network.a.python(`${PYTHON}dial("10.96.0.1", 80)`);
+
+  it("do not see each other's pods, though their addresses are the same", async () => {
+    assert.match(await dial(theirs), / original=10.96.0.1:80$/);
+    assert.equal(await dial(ours), "EPERM");
+    const { captured, blocked } = rig.datapath.counters();
+    assert.deepEqual({ captured, blocked }, { captured: 0, blocked: 1 });
   });
 
   it("can be uninstalled one by one", async () => {
-    const [first, second] = rigs;
-    const [network] = networks;
-    assert.ok(first && second && network);
-    await first.close();
-    rigs.shift();
-    assert.ok(!existsSync(first.pinDir));
-    assert.equal(await network.b.python(`${PYTHON}dial("10.96.0.1", 80)`), "EPERM");
-    assert.equal(await network.a.python(`${PYTHON}dial("10.1.1.1", 80)`), "ECONNREFUSED");
+    other.kill("SIGTERM");
+    await once(other, "exit");
+    assert.ok(!existsSync(`/sys/fs/bpf/${theirs.name}`));
+    assert.equal(await dial(ours), "EPERM");
+    assert.equal(await theirs.a.python(`${PYTHON}dial("10.1.1.1", 80)`), "ECONNREFUSED");
   });
 });
 
@@ -234,6 +240,39 @@ describe("openDatapath()", () => {
       assert.throws(() => openDatapath(options), { code: "SETTINGS_INVALID" });
     });
   }
+
+  it("refuses a cgroup that the agent itself is not in", () => {
+    const { name, a } = network;
+    assert.throws(() => new Rig({ name, cgroupRoot: a.cgroup }), {
+      code: "SETTINGS_INVALID",
+      message: /this process is outside/,
+    });
+  });
+
+  it("attaches anew where the cgroup of the pins is gone and has been made again", async () => {
+    const { name, cgroupRoot, a } = network;
+    const dir = join(cgroupRoot, "again");
+    const procs = (where: string) => join(where, "cgroup.procs");
+    const rig = (() => {
+      mkdirSync(dir);
+      writeFileSync(procs(dir), String(process.pid));
+      const first = new Rig({ name, cgroupRoot: dir });
+      first.datapath.close();
+      writeFileSync(procs(join(cgroupRoot, "agent")), String(process.pid));
+      rmdirSync(dir);
+      mkdirSync(dir);
+      writeFileSync(procs(dir), String(process.pid));
+      return new Rig({ name, cgroupRoot: dir });
+    })();
+    rig.datapath.enrol({ uid: "a", netns: a.netns, addresses: [a.ip4], id: 1 });
+    const fd = a.netns.openSocket({ family: "ipv4" });
+    const socket = new net.Socket({ fd, manualStart: true } as net.SocketConstructorOpts);
+    const [error] = await once(socket.connect({ host: "10.1.2.2", port: 80 }), "error");
+    assert.equal(error.code, "EPERM");
+    await rig.close();
+    writeFileSync(procs(join(cgroupRoot, "agent")), String(process.pid));
+    rmdirSync(dir);
+  });
 
   it("leaves a pin directory without a trace", async () => {
     const rig = new Rig(network);

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { cgroup2Root, until } from "../support/kernel.ts";
 import { makeNetwork, type TestNetwork } from "../support/netns.ts";
-import { PYTHON, Rig, uidOf } from "./rig.ts";
+import { PYTHON, Rig, startAgent, uidOf } from "./rig.ts";
 
 /** Applications of pod b that nobody may reach but through the agent. */
 const SERVERS = `
@@ -31,13 +31,7 @@ describe("without its agent", () => {
 
   /** Starts an agent that has enrolled `pod`, and kills it. */
   async function enrolAndDie(pod: "a" | "b"): Promise<void> {
-    const { netnsPath, ip4, ip6 } = network[pod];
-    const program = new URL("agent-process.ts", import.meta.url).pathname;
-    const args = [program, network.name, network.cgroupRoot, netnsPath, uidOf(network[pod])];
-    const agent = spawn(process.execPath, [...args, ip4, ip6], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    if (agent.stdout) await once(agent.stdout, "data");
+    const agent = await startAgent(network, network[pod]);
     agent.kill("SIGKILL");
     await once(agent, "exit");
   }
@@ -99,6 +93,7 @@ for host in ("10.1.2.2", "fd00:2::2", "::ffff:10.1.2.2"):
       const before = rig.datapath.counters().inNoListener;
       await python(`dial("10.1.2.2", 8080)`);
       assert.equal(rig.datapath.counters().inNoListener - before, 1);
+      assert.equal(rig.handoffEntries(), 0);
       await rig.close();
     });
   });

@@ -3,6 +3,8 @@
  *
  *   <role> peer=<ip:port> local=<ip:port> original=<ip:port or none>
  */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
@@ -106,6 +108,16 @@ export class Rig {
     socket.resume();
     socket.end(`${slot} ${ends.join(" ")}\n`);
   }
+}
+
+/** Starts agent-process.ts in this process's cgroup, and returns when it has enrolled the pod. */
+export async function startAgent(network: TestNetwork, pod: TestPod): Promise<ChildProcess> {
+  const program = new URL("agent-process.ts", import.meta.url).pathname;
+  const { name, cgroupRoot } = network;
+  const args = [program, name, cgroupRoot, pod.netnsPath, uidOf(pod), pod.ip4, pod.ip6];
+  const agent = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+  if (agent.stdout) await once(agent.stdout, "data");
+  return agent;
 }
 
 export function uidOf(pod: TestPod): string {

@@ -107,7 +107,15 @@ export function makeNetwork(label: string): TestNetwork {
     if (isClosed) return;
     isClosed = true;
     process.off("exit", close);
-    for (const step of undo.reverse()) step();
+    const errors = undo.reverse().flatMap((step) => {
+      try {
+        step();
+        return [];
+      } catch (error) {
+        return [error];
+      }
+    });
+    if (errors.length > 0) throw new AggregateError(errors, `Cannot take "${name}" down`);
   };
   // A test that ends its process early must not leave namespaces behind either.
   process.on("exit", close);

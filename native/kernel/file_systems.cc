@@ -1,4 +1,4 @@
-#include "bpffs.h"
+#include "file_systems.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -7,6 +7,7 @@
 #include <sys/vfs.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "js.h"
 #include "unique_fd.h"
@@ -20,6 +21,27 @@ bool IsBpffs(Napi::Env env, const std::string& path) {
 }
 
 }  // namespace
+
+// cgroupExists(mountPath, id): whether the cgroup with that number has not been removed.
+//
+// A link knows its cgroup until the last socket of it is closed, which can be long after rmdir(2).
+Napi::Value CgroupExists(const Napi::CallbackInfo& info) {
+  const std::string mount_path = TakeString(info, 0, "mountPath");
+  const uint64_t id = TakeUint64(info, 1, "id");
+  const UniqueFd mount_fd(open(mount_path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!mount_fd.ok()) throw SystemError(info.Env(), "open", errno);
+
+  // A file handle of kernfs is the number of the node (FILEID_KERNFS, linux/exportfs.h).
+  constexpr int kFileIdKernfs = 0xfe;
+  alignas(file_handle) uint8_t storage[sizeof(file_handle) + sizeof(id)] = {};
+  auto* handle = reinterpret_cast<file_handle*>(storage);
+  handle->handle_bytes = sizeof(id);
+  handle->handle_type = kFileIdKernfs;
+  memcpy(handle->f_handle, &id, sizeof(id));
+  const UniqueFd cgroup(open_by_handle_at(mount_fd.get(), handle, O_RDONLY | O_CLOEXEC));
+  if (!cgroup.ok() && errno != ESTALE) throw SystemError(info.Env(), "open_by_handle_at", errno);
+  return Napi::Boolean::New(info.Env(), cgroup.ok());
+}
 
 // ensureBpffs(path): whether one had to be mounted.
 //

@@ -3,3 +3,4 @@
 #include <napi.h>
 
 Napi::Value EnsureBpffs(const Napi::CallbackInfo& info);
+Napi::Value CgroupExists(const Napi::CallbackInfo& info);
