@@ -1,0 +1,90 @@
+/** Makes a TCP connection over a socket that somebody else made: in a pod's netns, marked, bound. */
+import { Socket } from "node:net";
+import { reasonOf } from "#core/errors.ts";
+import { formatSocketAddress } from "#core/ip.ts";
+import type { ConnectFailure, Dial } from "./engine.ts";
+import { type Failed, failed } from "./parts.ts";
+import { KEEPALIVE_DELAY_MS } from "./socket.ts";
+
+export type DialResult = { readonly kind: "connected"; readonly socket: Socket } | Failed;
+
+/**
+ * @param signal  gives the attempt up
+ * @returns a socket that is paused: nothing has been read from it yet
+ */
+export function dial(
+  { openSocket, address, timeoutMs }: Dial,
+  highWaterMark: number,
+  signal?: AbortSignal,
+): Promise<DialResult> {
+  return new Promise((resolve) => {
+    let socket: Socket;
+    try {
+      // Half-open, since the two directions of a relay end on their own.
+      socket = adopt(openSocket(), highWaterMark);
+    } catch (error) {
+      resolve(failed("unreachable", `no socket to reach ${name()}: ${reasonOf(error)}`));
+      return;
+    }
+
+    const timer = setTimeout(() => {
+      const hint = address.port === 15008 ? "; a NetworkPolicy may block port 15008" : "";
+      settle(failed("timedOut", `${name()} did not answer within ${timeoutMs} ms${hint}`));
+    }, timeoutMs);
+    const onAbort = () => settle(failed("downstreamClosed", "the other side went away"));
+    const onConnect = () => settle({ kind: "connected", socket });
+    const onError = (error: NodeJS.ErrnoException) => {
+      settle(failed(kindOf(error.code), `${name()}: ${error.code ?? error.message}`));
+    };
+
+    socket.once("connect", onConnect);
+    socket.once("error", onError);
+    if (signal?.aborted) onAbort();
+    else {
+      signal?.addEventListener("abort", onAbort);
+      // Paused before it is connected, or Node would start to read on its own.
+      socket.pause();
+      socket.connect({ host: address.ip, port: address.port });
+    }
+
+    function settle(result: DialResult): void {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+      socket.off("connect", onConnect);
+      socket.off("error", onError);
+      if (result.kind === "failed") {
+        // A failed socket may report its failure a second time while it is closed.
+        socket.on("error", () => {});
+        socket.destroy();
+      }
+      resolve(result);
+    }
+  });
+
+  function name(): string {
+    return formatSocketAddress(address);
+  }
+}
+
+function adopt(fd: number, highWaterMark: number): Socket {
+  // The type of the constructor does not know the option of the stream below it.
+  const options = { fd, highWaterMark, allowHalfOpen: true, manualStart: true };
+  const socket = new Socket(options);
+  socket.setNoDelay(true);
+  socket.setKeepAlive(true, KEEPALIVE_DELAY_MS);
+  return socket;
+}
+
+function kindOf(code: string | undefined): ConnectFailure["kind"] {
+  switch (code) {
+    case "ECONNREFUSED":
+    case "ECONNRESET":
+    case "EPERM":
+    case "EACCES":
+      return "refused";
+    case "ETIMEDOUT":
+      return "timedOut";
+    default:
+      return "unreachable";
+  }
+}

@@ -1,0 +1,39 @@
+/** What the parts of one engine share. */
+import type { End } from "./end.ts";
+import type { ConnectFailure, ConnectRequest, Relay, SessionTarget } from "./engine.ts";
+import type { HboneSettings } from "./settings.ts";
+
+export interface EngineParts {
+  readonly settings: HboneSettings;
+  readonly openTunnel: OpenTunnel;
+  readonly addRelay: (relay: Relay) => void;
+}
+
+/** @param signal  gives the stream up; a handshake that others wait for goes on */
+export type OpenTunnel = (
+  target: SessionTarget,
+  request: ConnectRequest,
+  signal: AbortSignal,
+) => Promise<Opened>;
+
+/** The other half of a relay, or why there is none. */
+export type Opened =
+  | {
+      readonly kind: "opened";
+      readonly end: End;
+      readonly responseHeaders: ReadonlyMap<string, string>;
+      readonly peerUris: readonly string[];
+    }
+  | Failed;
+
+export interface Failed {
+  readonly kind: "failed";
+  readonly failure: ConnectFailure;
+}
+
+export function failed(kind: ConnectFailure["kind"], reason: string): Failed {
+  return { kind: "failed", failure: { kind, reason } };
+}
+
+/** Of a plain socket, how much Node collects before it says that it has enough. */
+export const SOCKET_HIGH_WATER_BYTES = 256 * 1024;
