@@ -19,11 +19,12 @@ import {
   type PortMap,
   type ServiceKey,
   serviceKeyOf,
+  type TunnelProtocol,
   type Workload,
   type WorkloadUid,
 } from "#core/service/workload.ts";
 import type * as wire from "#wire/gen/workload_pb.js";
-import { AddressSchema } from "#wire/gen/workload_pb.js";
+import { AddressSchema, TunnelProtocol as WireTunnelProtocol } from "#wire/gen/workload_pb.js";
 import {
   decoding,
   each,
@@ -109,7 +110,7 @@ function readWorkload(message: wire.Workload): Workload {
     addresses: each("addresses", message.addresses, (bytes) => ipAddress("", bytes)),
     hostname: message.hostname,
     network: message.network,
-    tunnelProtocol: word("tunnel_protocol", TUNNEL_PROTOCOL, message.tunnelProtocol),
+    tunnelProtocol: readTunnelProtocol(message.tunnelProtocol),
     trustDomain: message.trustDomain || DEFAULT_TRUST_DOMAIN,
     serviceAccount: message.serviceAccount || DEFAULT_SERVICE_ACCOUNT,
     node: message.node,
@@ -136,6 +137,12 @@ function readWorkload(message: wire.Workload): Workload {
   // Found out here once, instead of on each connection to it.
   parsed("service_account", () => identityOf(workload));
   return workload;
+}
+
+function readTunnelProtocol(value: wire.TunnelProtocol): TunnelProtocol {
+  const isLegacy = value === WireTunnelProtocol.LEGACY_ISTIO_MTLS;
+  if (isLegacy) refuse("tunnel_protocol", "is LEGACY_ISTIO_MTLS, which is only spoken by sidecars");
+  return word("tunnel_protocol", TUNNEL_PROTOCOL, value);
 }
 
 function readPolicyKey(text: string): PolicyKey {
