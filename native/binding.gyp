@@ -5,6 +5,7 @@
       "target_name": "aquifer_kernel",
       "sources": [
         "kernel/addon.cc",
+        "kernel/bpf_kind.cc",
         "kernel/bpf_link.cc",
         "kernel/bpf_map.cc",
         "kernel/bpf_object.cc",

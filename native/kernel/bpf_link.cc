@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "addon_data.h"
+#include "bpf_kind.h"
 #include "bpf_object.h"
 #include "js.h"
 
@@ -35,6 +36,7 @@ BpfLink::BpfLink(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BpfLink>(inf
   const std::string path = TakeString(info, 0, "path");
   link_.reset(bpf_link__open(path.c_str()));
   if (!link_) throw SystemError(info.Env(), "bpf_link__open", errno);
+  RequireBpfKind(info.Env(), bpf_link__fd(link_.get()), "link");
 }
 
 // info(): what it is attached to, by number; 0 where that is gone, null where it is another kind.

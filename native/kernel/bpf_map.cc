@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "addon_data.h"
+#include "bpf_kind.h"
 #include "js.h"
 
 namespace {
@@ -47,6 +48,7 @@ BpfMap::BpfMap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BpfMap>(info) 
     const int fd = bpf_obj_get(path.c_str());
     if (fd < 0) throw SystemError(info.Env(), "bpf_obj_get", -fd);
     fd_.Reset(fd);
+    RequireBpfKind(info.Env(), fd, "map");
   }
   Measure(info.Env());
 }
@@ -55,10 +57,7 @@ void BpfMap::Measure(Napi::Env env) {
   bpf_map_info map = {};
   uint32_t size = sizeof(map);
   const int error = bpf_obj_get_info_by_fd(fd_.get(), &map, &size);
-  // A pinned program or link is answered too, by a structure that means something else.
   if (error < 0) throw SystemError(env, "bpf_obj_get_info_by_fd", -error);
-  if (map.key_size == 0 || map.value_size == 0) throw SystemError(env, "bpf_map", EINVAL);
-
   key_bytes_ = map.key_size;
   value_bytes_ = map.value_size;
   entries_max_ = map.max_entries;
