@@ -252,7 +252,7 @@ export class CertificateStore {
     const urgency = this.current(identity) ? "background" : "warmup";
     this.#schedule(identity, entry, delayMs, urgency);
     this.#options.log.warn(
-      { identity, error: reasonOf(error), retryDelayMs: Math.round(delayMs) },
+      { identity, error: reasonOf(error), retryDelayMs: delayMs },
       "no certificate",
     );
   }
@@ -281,9 +281,9 @@ export class CertificateStore {
 
 /** @param failures  in a row, from 1 */
 export function retryDelayMs(failures: number, random: number): number {
-  if (failures === 1) return RETRY_FIRST_MS * (0.5 + 0.5 * random);
+  if (failures === 1) return Math.round(RETRY_FIRST_MS * (0.5 + 0.5 * random));
   const delayMs = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** (failures - 1));
-  return delayMs * (0.8 + 0.4 * random);
+  return Math.round(delayMs * (0.8 + 0.4 * random));
 }
 
 function unavailable(identity: SpiffeId, reason: string): MeshError {
