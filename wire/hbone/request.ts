@@ -58,8 +58,9 @@ export class InboundRequest implements TunnelRequest {
   refuse(status: number): void {
     if (!isOpen(this.#stream)) return;
     this.#stream.respond({ ":status": status }, { endStream: true });
-    // The rest of what the peer may send is of no interest (RFC 9113, 8.1).
-    this.#stream.close(constants.NGHTTP2_NO_ERROR);
+    // The rest of what the peer may send is of no interest (RFC 9113, 8.1). Within the same turn the
+    // reset would take the place of the answer, which nghttp2 has not written yet.
+    setImmediate(() => this.#stream.close(constants.NGHTTP2_NO_ERROR));
   }
 }
 
