@@ -16,7 +16,7 @@ export interface IssuingRules extends AttestationRules {
 const DAY_SECONDS = 24 * 60 * 60;
 const TTL_SECONDS = { default: DAY_SECONDS, max: 90 * DAY_SECONDS } as const;
 
-/** Looks first at who asks and for whom, then at the rest: a stranger learns only that he is one. */
+/** Looks first at who asks and for whom, then at the rest: strangers learn only what they are. */
 export async function issueCertificate(
   { caller, csrPem, ttlSeconds, impersonated }: SigningRequest,
   rules: IssuingRules,

@@ -1,6 +1,6 @@
 /**
- * The control server's own certificate: issued by its own authority, kept in memory, renewed at half
- * of its life without a restart.
+ * The control server's own certificate: issued by its own authority, kept in memory, renewed at
+ * half of its life without a restart.
  */
 import { generateKeyPairSync, type KeyObject } from "node:crypto";
 import { isIP } from "node:net";
@@ -85,7 +85,7 @@ export class ServerCertificate {
   }
 }
 
-/** grpc-js listens for changes of these and calls `setSecureContext()`: new connections see them. */
+/** grpc-js listens for changes of these: new connections get the newest. */
 class RenewableCredentials extends ServerCredentials {
   constructor() {
     super({});

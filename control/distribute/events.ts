@@ -23,7 +23,9 @@ export function describeServeEvent(event: ServeEvent): EventDescription {
     case "pushed":
       return {
         level: "debug",
-        message: `sent node "${event.node}" ${event.changed} changed and ${event.removed} removed ${shortType(event.typeUrl)}`,
+        message:
+          `sent node "${event.node}" ${shortType(event.typeUrl)}: ` +
+          `${event.changed} changed, ${event.removed} removed`,
       };
     case "rejected":
       return warning(`node "${event.node}" rejected ${shortType(event.typeUrl)}: ${event.reason}`);

@@ -1,6 +1,6 @@
 /**
- * The client of workload discovery: keeps one delta ADS stream to the control server, and turns what
- * comes over it into batches of core types.
+ * The client of workload discovery: keeps one delta ADS stream to the control server, and turns
+ * what comes over it into batches of core types.
  */
 import { setTimeout } from "node:timers/promises";
 import type { Policy } from "#core/policy/policy.ts";
@@ -85,7 +85,7 @@ export interface DiscoveryClient {
   stop(): Promise<void>;
 }
 
-/** Connects, and keeps connecting until it is stopped. What was learned stays while disconnected. */
+/** Connects, and goes on connecting until it is stopped. What was learned stays meanwhile. */
 export function startDiscoveryClient(options: DiscoveryClientOptions): DiscoveryClient {
   const client = new ReconnectingClient(options);
   client.start();

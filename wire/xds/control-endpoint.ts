@@ -9,8 +9,8 @@ export interface ControlEndpoint {
    * anew for each connection, so that a rotated root needs no restart.
    */
   readonly readRoots: () => Promise<string | undefined>;
-  /** The bearer token; undefined sends none. Read anew for each connection: tokens are short-lived. */
+  /** The bearer token; undefined sends none. Read anew for each connection: tokens expire. */
   readonly readToken: () => Promise<string | undefined>;
-  /** Sent with each call besides the token: `clusterid`, and what XDS_HEADER_… or CA_HEADER_… add. */
+  /** Sent besides the token: `clusterid`, and what XDS_HEADER_… or CA_HEADER_… add. */
   readonly headers: Readonly<Record<string, string>>;
 }

@@ -64,7 +64,8 @@ describe("decodePolicy()", () => {
     ],
     [
       withMatch({ notDestinationIps: [{ address: bytes(1, 2, 3, 4), length: 33 }] }),
-      `${at}.not_destination_ips[0].length is no good: Cannot make a block of "1.2.3.4": a prefix length is from 0 to 32, not 33`,
+      `${at}.not_destination_ips[0].length is no good: ` +
+        'Cannot make a block of "1.2.3.4": a prefix length is from 0 to 32, not 33',
     ],
     [
       withMatch({ destinationPorts: [80, 65_536] }),

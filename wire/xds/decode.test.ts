@@ -113,7 +113,8 @@ describe("decodeWorkload()", () => {
     ],
     [
       { serviceAccount: "a/b" },
-      'service_account is no good: Cannot read identity "spiffe://cluster.local/ns/shop/sa/a/b": expected "spiffe://<trust domain>/ns/<namespace>/sa/<service account>"',
+      'service_account is no good: Cannot read identity "spiffe://cluster.local/ns/shop/sa/a/b": ' +
+        'expected "spiffe://<trust domain>/ns/<namespace>/sa/<service account>"',
     ],
   ];
   for (const [init, reason] of refused) {
@@ -170,7 +171,8 @@ describe("decodeService()", () => {
     [{ ports: [{ servicePort: 0 }] }, "ports[0].service_port is 0, which is no port"],
     [
       { addresses: [{ address: bytes(10, 0, 0, 0), length: 33 }] },
-      'addresses[0].length is no good: Cannot make a block of "10.0.0.0": a prefix length is from 0 to 32, not 33',
+      "addresses[0].length is no good: " +
+        'Cannot make a block of "10.0.0.0": a prefix length is from 0 to 32, not 33',
     ],
     [
       { loadBalancing: { routingPreference: [1, 0] } },

@@ -1,6 +1,6 @@
 /**
- * Addresses (workloads and services) from the wire: message → core type, or a refusal that names the
- * field. Nothing is defaulted but what the contract itself gives a default.
+ * Addresses (workloads and services) from the wire: message → core type, or a refusal that names
+ * the field. Nothing is defaulted but what the contract itself gives a default.
  *
  * Unknown fields and extensions are let go here: an address says where things are, and a newer
  * control server may say more about that than we use. In policies they are refused

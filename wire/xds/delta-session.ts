@@ -41,7 +41,7 @@ export type Accepted =
 interface Subscription {
   /** The version that the subscriber has, of each name for which that may not be the newest. */
   readonly pending: Map<string, string | undefined>;
-  /** A first response is owed even where there is nothing to say: clients are ready only after it. */
+  /** A first response is owed even where there is nothing to say: clients wait for it. */
   owesFirst: boolean;
   /** Nonces that were sent and not answered, oldest first. */
   readonly unanswered: Set<string>;
@@ -50,7 +50,7 @@ interface Subscription {
 /** A quarter below what clients take (200 MiB), as room for resources that grow. */
 const RESPONSE_BYTES_MAX = 150 * 1024 * 1024;
 
-/** More responses than this wait for an answer first: a node that cannot keep up gets fewer, larger. */
+/** With so many unanswered no more is sent: who cannot keep up gets fewer and larger responses. */
 const UNANSWERED_MAX = 16;
 
 export class DeltaSession {

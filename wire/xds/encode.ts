@@ -1,6 +1,6 @@
 /**
- * Core types to messages, the exact inverse of decode.ts. Workloads, services and policies are taken
- * apart by name and in full, so that a field which is new in core/ stops the build here.
+ * Core types to messages, the exact inverse of decode.ts. Workloads, services and policies are
+ * taken apart by name and in full, so that a field which is new in core/ stops the build here.
  */
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack, DurationSchema, EmptySchema } from "@bufbuild/protobuf/wkt";
@@ -47,6 +47,7 @@ export function encodeAuthorization(value: Policy): Uint8Array {
   return toBinary(policy.AuthorizationSchema, encodePolicy(value));
 }
 
+/** The inverse of `decodeWorkload()`. What the contract defaults is left out. */
 export function encodeWorkload(workload: Workload): wire.Workload {
   const { uid, name, namespace, hostname, network, node, serviceAccount, ...rest } = workload;
   const { canonicalName, canonicalRevision, workloadName, nativeTunnel, ...others } = rest;
@@ -86,6 +87,7 @@ export function encodeWorkload(workload: Workload): wire.Workload {
   });
 }
 
+/** The inverse of `decodeService()`. */
 export function encodeService(service: Service): wire.Service {
   const { key: _key, name, namespace, hostname, subjectAltNames, canonical, ...rest } = service;
   const { addresses, ports, waypoint, weightedWaypoints, loadBalancing, ...others } = rest;
@@ -115,6 +117,7 @@ export function encodeService(service: Service): wire.Service {
   });
 }
 
+/** The inverse of `decodePolicy()`. */
 export function encodePolicy(value: Policy): policy.Authorization {
   const { key: _key, name, namespace, scope, action, dryRun, rules, ...nothing } = value;
   return create(policy.AuthorizationSchema, {

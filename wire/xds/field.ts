@@ -64,6 +64,7 @@ function below(parent: string, error: unknown): unknown {
   return new FieldProblem(path, error.reason);
 }
 
+/** Our word for an enum value; an unknown value is refused, never defaulted. */
 export function word<Word extends string>(
   field: string,
   vocabulary: Vocabulary<Word>,
@@ -72,6 +73,7 @@ export function word<Word extends string>(
   return vocabulary.wordOf.get(value) ?? refuse(field, `has the unknown value ${value}`);
 }
 
+/** An address of 4 or 16 bytes. */
 export function ipAddress(field: string, bytes: Uint8Array): IpAddress {
   if (bytes.length === 4 || bytes.length === 16) return ipFromBytes(bytes);
   return refuse(field, `is ${bytes.length} bytes long, an address has 4 or 16`);
@@ -82,10 +84,12 @@ export function portOrZero(field: string, value: number): number {
   return value <= 65_535 ? value : refuse(field, `is ${value}, ports end at 65535`);
 }
 
+/** 1 to 65535. */
 export function port(field: string, value: number): number {
   return value > 0 ? portOrZero(field, value) : refuse(field, "is 0, which is no port");
 }
 
+/** A text with at least one character. */
 export function nonEmpty(field: string, text: string): string {
   return text === "" ? refuse(field, "is empty") : text;
 }

@@ -36,7 +36,7 @@ export interface ResponseParts {
   readonly removed: readonly string[];
 }
 
-/** The bytes of a response. Messages that stand one after the other are one (protobuf, encoding). */
+/** The bytes of a response: protobuf messages that stand one after the other are one message. */
 export function joinResponse({ typeUrl, nonce, changed, removed }: ResponseParts): Uint8Array {
   const rest = create(DeltaDiscoveryResponseSchema, {
     typeUrl,

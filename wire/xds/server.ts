@@ -236,6 +236,7 @@ export async function authenticateSafely(authenticate: Authenticate, credentials
   }
 }
 
+/** What a call shows of itself, from its headers. */
 export function credentialsOf(metadata: Metadata): Credentials {
   const authorization = textOf(metadata, "authorization");
   const [, bearerToken] = /^Bearer ([^ ]+)$/i.exec(authorization ?? "") ?? [];
