@@ -95,7 +95,7 @@ export class Tunnel {
     socket.pause();
     // A reset that no test asks about is no failure.
     socket.on("error", () => {});
-    await once(socket, "connect");
+    await new Promise((resolve) => socket.once("connect", resolve).once("error", resolve));
     return socket;
   }
 

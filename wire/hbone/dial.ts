@@ -8,20 +8,25 @@ import { KEEPALIVE_DELAY_MS } from "./socket.ts";
 
 export type DialResult = { readonly kind: "connected"; readonly socket: Socket } | Failed;
 
+export interface DialOptions {
+  /** Whether our own direction outlives the end of the other one. */
+  readonly allowHalfOpen: boolean;
+  readonly highWaterMark: number;
+}
+
 /**
  * @param signal  gives the attempt up
  * @returns a socket that is paused: nothing has been read from it yet
  */
 export function dial(
   { openSocket, address, timeoutMs }: Dial,
-  highWaterMark: number,
+  options: DialOptions,
   signal?: AbortSignal,
 ): Promise<DialResult> {
   return new Promise((resolve) => {
     let socket: Socket;
     try {
-      // Half-open, since the two directions of a relay end on their own.
-      socket = adopt(openSocket(), highWaterMark);
+      socket = adopt(openSocket(), options);
     } catch (error) {
       resolve(failed("unreachable", `no socket to reach ${name()}: ${reasonOf(error)}`));
       return;
@@ -66,10 +71,9 @@ export function dial(
   }
 }
 
-function adopt(fd: number, highWaterMark: number): Socket {
-  // The type of the constructor does not know the option of the stream below it.
-  const options = { fd, highWaterMark, allowHalfOpen: true, manualStart: true };
-  const socket = new Socket(options);
+function adopt(fd: number, options: DialOptions): Socket {
+  // Started by hand, or Node would try to read before there is a connection.
+  const socket = new Socket({ ...options, fd, ...{ manualStart: true } });
   socket.setNoDelay(true);
   socket.setKeepAlive(true, KEEPALIVE_DELAY_MS);
   return socket;

@@ -23,17 +23,19 @@ export interface HandshakeEvents {
 export class InboundHandshakes {
   readonly #servers = new ServerContexts((server) => this.#listenTo(server));
   readonly #settings: HboneSettings;
+  readonly #max: number;
   readonly #underWay = new Map<Socket, Handshake>();
 
-  constructor(settings: HboneSettings) {
+  constructor(settings: HboneSettings, max = HANDSHAKES_MAX) {
     this.#settings = settings;
+    this.#max = max;
   }
 
   /** @param socket  paused */
   begin(socket: Socket, material: () => Promise<TlsMaterial>, events: HandshakeEvents): void {
-    if (this.#underWay.size >= HANDSHAKES_MAX) {
+    if (this.#underWay.size >= this.#max) {
       socket.resetAndDestroy();
-      events.onFailed(`${HANDSHAKES_MAX} other handshakes are under way`);
+      events.onFailed(`${this.#max} other handshakes are under way`);
       return;
     }
     const handshake = new Handshake(socket, events, () => this.#underWay.delete(socket));

@@ -35,5 +35,9 @@ export function failed(kind: ConnectFailure["kind"], reason: string): Failed {
   return { kind: "failed", failure: { kind, reason } };
 }
 
-/** Of a plain socket, how much Node collects before it says that it has enough. */
-export const SOCKET_HIGH_WATER_BYTES = 256 * 1024;
+/** Of a plain socket of a relay, whose two directions end on their own. */
+export const RELAY_SOCKET = {
+  allowHalfOpen: true,
+  /** How much Node collects before it says that it has enough. */
+  highWaterMark: 256 * 1024,
+} as const;

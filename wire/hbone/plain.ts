@@ -5,7 +5,7 @@ import type { SocketAddress } from "#core/ip.ts";
 import { Connecting } from "./downstream.ts";
 import { type End, tcpEnd } from "./end.ts";
 import type { ConnectResult, Listener, PlainConnection, Upstream } from "./engine.ts";
-import { type EngineParts, SOCKET_HIGH_WATER_BYTES } from "./parts.ts";
+import { type EngineParts, RELAY_SOCKET } from "./parts.ts";
 import { endsOf, fdOf, KEEPALIVE_DELAY_MS, socketAddress } from "./socket.ts";
 
 /** Connections that the kernel completes while we are busy; it caps this at net.core.somaxconn. */
@@ -27,12 +27,11 @@ export class PlainListener implements Listener {
     this.#onChange = onChange;
     this.#server = createServer(
       {
-        allowHalfOpen: true,
+        ...RELAY_SOCKET,
         pauseOnConnect: true,
         noDelay: true,
         keepAlive: true,
         keepAliveInitialDelay: KEEPALIVE_DELAY_MS,
-        highWaterMark: SOCKET_HIGH_WATER_BYTES,
       },
       (socket) => {
         this.#sockets.add(socket);

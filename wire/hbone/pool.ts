@@ -9,10 +9,13 @@ import { ClientContexts } from "../tls/contexts.ts";
 import { OutboundSession, secure } from "./connect.ts";
 import { dial } from "./dial.ts";
 import type { ConnectRequest, SessionTarget } from "./engine.ts";
-import { type Failed, failed, type Opened, SOCKET_HIGH_WATER_BYTES } from "./parts.ts";
+import { type Failed, failed, type Opened } from "./parts.ts";
 import type { HboneSettings } from "./settings.ts";
 
 type SessionResult = { readonly kind: "session" } | Failed;
+
+/** A session whose other end has hung up is over: half of TLS is of no use to it. */
+const SESSION_SOCKET = { allowHalfOpen: false, highWaterMark: 64 * 1024 } as const;
 
 export class SessionPool {
   readonly #settings: HboneSettings;
@@ -97,7 +100,7 @@ export class SessionPool {
   async #handshake(target: SessionTarget): Promise<SessionResult> {
     const context = this.#contextOf(target);
     if ("kind" in context) return context;
-    const dialled = await dial(target.dial, SOCKET_HIGH_WATER_BYTES);
+    const dialled = await dial(target.dial, SESSION_SOCKET);
     if (dialled.kind === "failed") return dialled;
     const { handshakeTimeoutMs } = this.#settings;
     const tls = await secure(dialled.socket, context, target.refusePeer, handshakeTimeoutMs);

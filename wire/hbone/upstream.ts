@@ -2,7 +2,7 @@
 import { dial } from "./dial.ts";
 import { type End, tcpEnd } from "./end.ts";
 import type { Upstream } from "./engine.ts";
-import { type EngineParts, type Opened, SOCKET_HIGH_WATER_BYTES } from "./parts.ts";
+import { type EngineParts, type Opened, RELAY_SOCKET } from "./parts.ts";
 
 export async function openUpstream(
   upstream: Upstream,
@@ -13,7 +13,7 @@ export async function openUpstream(
     case "tunnel":
       return openTunnel(upstream.session, upstream.request, signal);
     case "tcp": {
-      const dialled = await dial(upstream.dial, SOCKET_HIGH_WATER_BYTES, signal);
+      const dialled = await dial(upstream.dial, RELAY_SOCKET, signal);
       if (dialled.kind === "failed") return dialled;
       const end = tcpEnd(dialled.socket);
       return { kind: "opened", end, responseHeaders: new Map(), peerUris: [] };
