@@ -1,0 +1,129 @@
+/** Calls of a local runtime's API. */
+import { type IncomingMessage, request } from "node:http";
+import { join } from "node:path";
+import { MeshError } from "#core/errors.ts";
+import type { ApplyAnswer, ExecAnswer, LocalStatus } from "#core/local-api.ts";
+
+export interface FileText {
+  readonly path: string;
+  readonly text: string;
+}
+
+export interface PodReference {
+  readonly namespace: string;
+  readonly pod: string;
+  readonly container?: string | undefined;
+}
+
+export interface ObjectReference {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** Objects are read and checked within milliseconds; the rest happens after the answer. */
+const TIMEOUT_MS = 10_000;
+
+export const LOCAL_ROOT = process.env["AQUIFER_LOCAL_ROOT"] ?? "/run/aquifer/local";
+
+export class LocalApi {
+  readonly name: string;
+  readonly #socketPath: string;
+
+  constructor(name: string) {
+    this.name = name;
+    this.#socketPath = join(LOCAL_ROOT, name, "api.sock");
+  }
+
+  // Answers are those of our own runtime, by the types that it answers with.
+
+  async status(): Promise<LocalStatus> {
+    return (await this.#call("GET", "/v1/status")) as LocalStatus;
+  }
+
+  async apply(files: readonly FileText[]): Promise<ApplyAnswer> {
+    return (await this.#call("POST", "/v1/apply", { files })) as ApplyAnswer;
+  }
+
+  async delete(what: {
+    readonly files?: readonly FileText[];
+    readonly objects?: readonly ObjectReference[];
+  }): Promise<ApplyAnswer> {
+    return (await this.#call("POST", "/v1/delete", what)) as ApplyAnswer;
+  }
+
+  async scale(namespace: string, deployment: string, replicas: number): Promise<void> {
+    await this.#call("POST", "/v1/scale", { namespace, deployment, replicas });
+  }
+
+  async exec(pod: PodReference, command: readonly string[]): Promise<ExecAnswer> {
+    return (await this.#call("POST", "/v1/exec", { ...pod, command })) as ExecAnswer;
+  }
+
+  async down(): Promise<void> {
+    await this.#call("POST", "/v1/down", {});
+  }
+
+  /** The log as it comes; it ends by itself unless `follow`. */
+  async logs(
+    pod: PodReference,
+    { follow, tail }: { readonly follow: boolean; readonly tail: number | undefined },
+  ): Promise<IncomingMessage> {
+    const query = new URLSearchParams({ namespace: pod.namespace, pod: pod.pod });
+    if (pod.container !== undefined) query.set("container", pod.container);
+    if (follow) query.set("follow", "true");
+    if (tail !== undefined) query.set("tail", String(tail));
+    const response = await this.#send("GET", `/v1/logs?${query}`);
+    if (response.statusCode !== 200) throw this.#refusal(response, await readAll(response));
+    return response;
+  }
+
+  async #call(method: string, path: string, body?: object): Promise<unknown> {
+    const response = await this.#send(method, path, body);
+    const text = await readAll(response);
+    if ((response.statusCode ?? 0) >= 300) throw this.#refusal(response, text);
+    return JSON.parse(text);
+  }
+
+  #send(method: string, path: string, body?: object): Promise<IncomingMessage> {
+    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    const sent = request({
+      socketPath: this.#socketPath,
+      method,
+      path,
+      headers: text === undefined ? {} : { "content-type": "application/json" },
+    });
+    sent.setTimeout(TIMEOUT_MS, () => sent.destroy(new Error("it does not answer")));
+    sent.once("response", (response) => {
+      sent.setTimeout(0);
+      resolve(response);
+    });
+    sent.once("error", (error: Error & { code?: string }) => {
+      const isGone = error.code === "ENOENT" || error.code === "ECONNREFUSED";
+      const why = isGone ? `it is not running (start it: "aquifer local up")` : error.message;
+      reject(new MeshError("PEER_UNREACHABLE", `Cannot ask runtime "${this.name}": ${why}`));
+    });
+    sent.end(text);
+    return promise;
+  }
+
+  #refusal({ statusCode }: IncomingMessage, text: string): MeshError {
+    let reason = `it answered ${statusCode}`;
+    try {
+      const body: unknown = JSON.parse(text);
+      const error = typeof body === "object" && body !== null ? Reflect.get(body, "error") : "";
+      if (typeof error === "string" && error !== "") reason = error;
+    } catch {
+      // Not JSON: the status has to do.
+    }
+    return new MeshError("REQUEST_REFUSED", reason);
+  }
+}
+
+async function readAll(stream: IncomingMessage): Promise<string> {
+  stream.setEncoding("utf8");
+  let text = "";
+  for await (const chunk of stream) text += String(chunk);
+  return text;
+}

@@ -1,0 +1,29 @@
+/**
+ * The runtime's own process in the fabric's network: the cluster DNS, and the runtime's ear at the
+ * control server. Ends when the runtime does.
+ *
+ *   node local/fabric/main.ts [URL of the control server's admin port]
+ */
+import { DNS_ADDRESS } from "../addresses.ts";
+import { readJsonLines, writeJsonLine } from "../json-lines.ts";
+import { watchControl } from "./control-watch.ts";
+import { DnsServer } from "./dns-server.ts";
+import type { FromFabric, ToFabric } from "./messages.ts";
+
+const tell = (message: FromFabric) => writeJsonLine(process.stdout, message);
+const [controlUrl] = process.argv.slice(2);
+
+const dns = new DnsServer();
+readJsonLines(process.stdin, (value) => {
+  const message = value as ToFabric; // from our own parent, by the types of messages.ts
+  dns.zone = message.zone;
+});
+process.stdin.once("end", () => process.exit(0));
+process.once("SIGTERM", () => process.exit(0));
+
+await dns.listen([DNS_ADDRESS.ipv4, DNS_ADDRESS.ipv6], 53);
+tell({ kind: "listening" });
+if (controlUrl !== undefined) {
+  const forever = new AbortController().signal;
+  await watchControl(controlUrl, (state) => tell({ kind: "control", ...state }), forever);
+}
