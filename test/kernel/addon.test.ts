@@ -6,6 +6,7 @@ import {
   readdirSync,
   rmdirSync,
   rmSync,
+  statSync,
   unlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -27,7 +28,7 @@ import {
   openNetns,
   setLingerReset,
 } from "#native/kernel/index.ts";
-import { cgroup2Root } from "../support/kernel.ts";
+import { cgroup2Root, until } from "../support/kernel.ts";
 import { makeNetwork, type TestNetwork } from "../support/netns.ts";
 import { OBJECT_DIR } from "./rig.ts";
 
@@ -177,9 +178,11 @@ describe("Netns", () => {
     const { a, b } = network;
     assert.notEqual(a.netns.cookie(), b.netns.cookie());
     const child = a.start("sleep", ["30"]);
-    assert.ok(child.pid);
-    while ((await a.run("ip", ["netns", "pids", a.netnsName])).stdout === "");
-    const byProcess = openNetns(child.pid);
+    const { pid } = child;
+    assert.ok(pid);
+    const inode = statSync(a.netnsPath).ino;
+    await until("it has entered", () => statSync(`/proc/${pid}/ns/net`).ino === inode);
+    const byProcess = openNetns(pid);
     assert.equal(byProcess.cookie(), a.netns.cookie());
     byProcess.close();
     child.kill();

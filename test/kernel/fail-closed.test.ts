@@ -51,6 +51,15 @@ for host in ("10.1.2.2", "fd00:2::2", "::ffff:10.1.2.2", "10.96.0.10"): dial(hos
       assert.match(line, / app accept=10.1.1.2:/);
     });
 
+    it("may try elsewhere with the same socket, which then knows its new peer", async () => {
+      const lines = await python(`
+serve("127.0.0.1", 8082); s = socket.socket()
+try: s.connect(("10.1.2.2", 8080))
+except OSError as error: print(errno.errorcode[error.errno])
+dial("127.0.0.1", 8082, s)`);
+      assert.match(lines, /^ECONNREFUSED\nname=127.0.0.1:\d+ peer=127.0.0.1:8082 app accept=/);
+    });
+
     it("cannot put a listener in the agent's place", async () => {
       const line = await python(`serve("0.0.0.0", 15001); dial("10.1.2.2", 8080)`);
       assert.equal(line, "ECONNREFUSED");

@@ -48,7 +48,7 @@ describe("outbound capture", () => {
     assert.match(await python(`dial("${network.b.ip6}", 8080)`), / original=\[fd00:2::2\]:8080$/);
   });
 
-  it("takes sockets that are bound, on a device, non-blocking, or MPTCP", async () => {
+  it("takes sockets that are bound, on a device, non-blocking, MPTCP, or send before they connect", async () => {
     const lines = await python(`
 dial("10.96.0.10", 1, prepare=lambda s: s.bind(("10.1.1.2", 0)))
 dial("10.96.0.10", 2, prepare=lambda s: s.setsockopt(socket.SOL_SOCKET, 25, b"eth0"))
@@ -57,11 +57,12 @@ s = socket.socket(); s.setblocking(False)
 assert s.connect_ex(("10.96.0.10", 4)) == errno.EINPROGRESS
 s.settimeout(5); print(text(s))
 dial("10.96.0.10", 5, prepare=lambda s: s.bind(("127.0.0.1", 0)))
+s = socket.socket(); s.sendto(b"early", socket.MSG_FASTOPEN, ("10.96.0.10", 6)); print(text(s))
 `);
     const originals = lines.split("\n").map((line) => line.split("original=")[1]);
     assert.deepEqual(
       originals,
-      [1, 2, 3, 4, 5].map((port) => `10.96.0.10:${port}`),
+      [1, 2, 3, 4, 5, 6].map((port) => `10.96.0.10:${port}`),
     );
   });
 
