@@ -24,9 +24,14 @@ function problemsOf(rules: readonly Rule[], files: Readonly<Record<string, strin
 
 describe("text rules", () => {
   it("count columns as a terminal shows them", () => {
-    const files = { "a.c": `\t${"x".repeat(92)}\n\t${"x".repeat(93)}`, "b.ts": "é".repeat(100) };
-    const problems = problemsOf(textRules, files);
-    assert.deepEqual(problems, ["a.c:2: 101 columns; a line has 100 at most"]);
+    const files = {
+      "a.c": `\t${"x".repeat(92)}\n\t${"x".repeat(93)}`,
+      "b.ts": `// ${"é".repeat(97)}\n// ${"é".repeat(98)}\nconst a = "${"x".repeat(100)}"`,
+    };
+    assert.deepEqual(problemsOf(textRules, files), [
+      "a.c:2: 101 columns; a line has 100 at most",
+      "b.ts:2: 101 columns; a line has 100 at most",
+    ]);
   });
 
   it("leave what cannot be broken alone: addresses, tables and code in Markdown", () => {
