@@ -5,19 +5,30 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { formatSocketAddress, type IpAddress, parseIp, type SocketAddress } from "#core/ip.ts";
 import { BpfMap, fdOf, type Netns } from "#native/kernel/index.ts";
 import { type Datapath, openDatapath, type PodCapture } from "../../agent/kernel/datapath.ts";
 import type { ListenerSlot } from "../../agent/kernel/layout.ts";
+import { Pins } from "../../agent/kernel/pins.ts";
 import type { TestNetwork, TestPod } from "../support/netns.ts";
 
 export const OBJECT_DIR = new URL("../../build/bpf", import.meta.url).pathname;
 
 const LOOPBACK = { 4: parseIp("127.0.0.1"), 6: parseIp("::1") } as const;
 const SLOTS = ["in4", "in6", "out4", "out6", "hbone4", "hbone6"] as const;
+
+/** Those of every rig of this process. */
+const pinDirs = new Set<string>();
+
+/** A test that ends its process early leaves no capture behind. One that is killed does. */
+function removePins(): void {
+  for (const dir of pinDirs) {
+    if (existsSync(dir)) new Pins(dir).removeAll();
+  }
+}
 
 export interface EnrolledPod {
   readonly capture: PodCapture;
@@ -33,6 +44,8 @@ export class Rig {
   constructor(network: Pick<TestNetwork, "name" | "cgroupRoot">) {
     this.pinDir = `/sys/fs/bpf/${network.name}`;
     this.cgroupRoot = network.cgroupRoot;
+    if (pinDirs.size === 0) process.once("exit", removePins);
+    pinDirs.add(this.pinDir);
     this.datapath = this.open();
   }
 
@@ -93,8 +106,7 @@ export class Rig {
   async close(): Promise<void> {
     for (const server of this.#servers) server.close();
     this.datapath.uninstall();
-    const left = readdirSync("/sys/fs/bpf").filter((name) => this.pinDir.endsWith(`/${name}`));
-    if (left.length > 0) throw new Error(`pins are left: ${left.join(", ")}`);
+    if (existsSync(this.pinDir)) throw new Error(`"${this.pinDir}" is left`);
   }
 
   #tell(slot: ListenerSlot, socket: net.Socket): void {
