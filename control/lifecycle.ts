@@ -1,13 +1,15 @@
 import type { Clock } from "#core/clock.ts";
-import type { SocketAddress } from "#core/ip.ts";
+import { formatSocketAddress, type SocketAddress } from "#core/ip.ts";
 import { type ProblemChange, ProblemLog } from "./admin/problem-log.ts";
 import { type Admin, startAdmin } from "./admin/server.ts";
+import { preparePrivateDirectory } from "./authority/files.ts";
 import type { ControlConfig } from "./config.ts";
 import { describeServeEvent, type ServeEvent } from "./distribute/events.ts";
 import { type DiscoveryAndCa, startDiscoveryAndCa } from "./distribute/serve.ts";
 import { MeshIndex } from "./index/mesh-index.ts";
 import type { Logger } from "./log.ts";
 import { ControlMetrics } from "./metrics.ts";
+import { ObjectMemory } from "./resources/memory.ts";
 import { ObjectRegister } from "./resources/register.ts";
 import { DirectorySource } from "./source/directory/directory.ts";
 import { formatProblem } from "./source/problem.ts";
@@ -26,21 +28,19 @@ export interface ControlOptions {
  */
 export class Control {
   readonly #options: ControlOptions;
-  readonly #source: ObjectSource;
-  readonly #register: ObjectRegister;
   readonly #index: MeshIndex;
   readonly #metrics: ControlMetrics;
   readonly #problems: ProblemLog;
   readonly #pending = new Set(["objects", "discovery"]);
   readonly #stopping = new AbortController();
+  #memory: ObjectMemory | undefined;
+  #source: ObjectSource | undefined;
   #admin: Admin | undefined;
   #discovery: DiscoveryAndCa | undefined;
 
   constructor(options: ControlOptions) {
     const { config, version, clock } = options;
     this.#options = options;
-    this.#source = new DirectorySource(config.sourceDirectories);
-    this.#register = new ObjectRegister({ rootNamespace: config.rootNamespace });
     this.#index = new MeshIndex(config);
     this.#metrics = new ControlMetrics(version);
     this.#problems = new ProblemLog(clock);
@@ -71,15 +71,7 @@ export class Control {
         text: await this.#metrics.text(),
       }),
     });
-    await this.#source.start((change) => this.#onChange(change), this.#stopping.signal);
-    this.#pending.delete("objects");
-    const { workloads, services, policies } = this.#index.current();
-    const sizes = {
-      workloads: workloads.size,
-      services: services.size,
-      policies: policies.size,
-    };
-    log.info(sizes, "objects read");
+    await this.#readObjects();
     this.#discovery = await startDiscoveryAndCa({
       address: config.discoveryAddress,
       stateDirectory: config.stateDirectory,
@@ -91,10 +83,11 @@ export class Control {
       onEvent: (event) => this.#onServeEvent(event),
     });
     this.#pending.delete("discovery");
-    log.info(
-      { discovery: this.#discovery.address, admin: this.#admin.address },
-      "control is ready",
-    );
+    const addresses = {
+      discovery: formatSocketAddress(this.#discovery.address),
+      admin: formatSocketAddress(this.#admin.address),
+    };
+    log.info(addresses, "control is ready");
   }
 
   /** Nodes go on with what they know; their streams end first, so that they look elsewhere. */
@@ -102,17 +95,36 @@ export class Control {
     this.#pending.add("discovery");
     this.#stopping.abort(new Error("control is stopping"));
     await this.#discovery?.close();
-    await this.#source.close();
+    await this.#source?.close();
+    this.#memory?.close();
     await this.#admin?.close();
   }
 
-  #onChange(change: SourceChange): void {
-    this.#register.apply(change);
-    this.#index.update(this.#register.objects);
-    const problems = [...this.#register.problems, ...this.#index.problems];
+  /** @returns once all objects are known */
+  async #readObjects(): Promise<void> {
+    const { config, log } = this.#options;
+    await preparePrivateDirectory(config.stateDirectory);
+    this.#memory = new ObjectMemory(config.stateDirectory, (reason) => log.warn(reason));
+    const register = new ObjectRegister(config, this.#memory);
+    this.#source = new DirectorySource(config.sourceDirectories, this.#memory.all());
+    await this.#source.start((change) => this.#onChange(register, change), this.#stopping.signal);
+    this.#pending.delete("objects");
+    const { workloads, services, policies } = this.#index.current();
+    const sizes = {
+      workloads: workloads.size,
+      services: services.size,
+      policies: policies.size,
+    };
+    log.info(sizes, "objects read");
+  }
+
+  #onChange(register: ObjectRegister, change: SourceChange): void {
+    register.apply(change);
+    this.#index.update(register.objects);
+    const problems = [...register.problems, ...this.#index.problems];
     this.#tell(this.#problems.update(problems));
     this.#metrics.countProblems(problems);
-    this.#metrics.countObjects(this.#register.objects);
+    this.#metrics.countObjects(register.objects);
     this.#metrics.countSnapshot(this.#index.current());
   }
 

@@ -4,7 +4,7 @@
  * weaker, and is told.
  *
  * @see https://istio.io/latest/docs/reference/config/security/authorization-policy/
- * @see docs/decisions/0101-objects-that-cannot-be-understood.md
+ * @see docs/decisions/0009-objects-that-cannot-be-understood.md
  */
 import type { Policy, Rule } from "#core/policy/policy.ts";
 import { policyKeyOf } from "#core/service/workload.ts";

@@ -1,7 +1,7 @@
 /**
  * What an object means to the mesh, or why it means nothing.
  *
- * @see docs/decisions/0101-objects-that-cannot-be-understood.md for what is in force in their place
+ * @see docs/decisions/0009-objects-that-cannot-be-understood.md for what is in force in their place
  */
 import type { RawObject } from "../source/source.ts";
 import { interpretAuthorizationPolicy } from "./authorization-policy.ts";

@@ -9,6 +9,7 @@ import {
 } from "../source/source.ts";
 import type { Mistake } from "./field.ts";
 import { type Interpretation, interpret } from "./interpret.ts";
+import type { ObjectMemory } from "./memory.ts";
 import type { MeshObject, Placed } from "./objects.ts";
 import type { InterpretSettings } from "./reading.ts";
 
@@ -34,12 +35,15 @@ interface Entry {
  */
 export class ObjectRegister {
   readonly #settings: InterpretSettings;
+  readonly #memory: ObjectMemory | undefined;
   readonly #entries = new Map<string, Entry>();
   readonly #shelves = emptyShelves();
   #sourceProblems: readonly Problem[] = [];
 
-  constructor(settings: InterpretSettings) {
+  /** @param memory  of the last good versions from before this process */
+  constructor(settings: InterpretSettings, memory?: ObjectMemory) {
     this.#settings = settings;
+    this.#memory = memory;
   }
 
   /** In the order in which they first came, which is how ties between them are settled. */
@@ -57,11 +61,25 @@ export class ObjectRegister {
   apply(change: SourceChange): void {
     this.#sourceProblems = change.problems;
     for (const id of change.deleted) this.#put(keyOfId(id), undefined);
+    const good: RawObject[] = [];
     for (const raw of change.upserted) {
       const key = keyOfId(raw.id);
       const interpretation = interpret(raw, this.#settings);
-      this.#put(key, entryOf(raw, interpretation, this.#entries.get(key)));
+      const isRefused = interpretation.kind === "refused";
+      const previous = this.#entries.get(key) ?? (isRefused ? this.#recall(raw) : undefined);
+      this.#put(key, entryOf(raw, interpretation, previous));
+      if (!isRefused) good.push(raw);
     }
+    this.#memory?.update({ good, gone: change.deleted });
+  }
+
+  /** The object as it was in force before this process, where that was good. */
+  #recall({ id }: RawObject): Entry | undefined {
+    const raw = this.#memory?.get(id);
+    if (!raw) return undefined;
+    const interpretation = interpret(raw, this.#settings);
+    if (interpretation.kind === "refused") return undefined;
+    return entryOf(raw, interpretation, undefined);
   }
 
   #put(key: string, entry: Entry | undefined): void {

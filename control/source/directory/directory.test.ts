@@ -228,6 +228,23 @@ describe("DirectorySource", () => {
     ]);
   });
 
+  it("goes on after a restart with what was good, and forgets what went meanwhile", async () => {
+    await write("a.yaml", namespaces("a@1", "b"));
+    await write("gone.yaml", namespaces("c"));
+    await open();
+    await source.close();
+    const remembered = [...listener.objects.values()];
+    await write("a.yaml", "a: [");
+    await rm(at("gone.yaml"));
+    listener = new Listener();
+    source = new DirectorySource([root], remembered);
+    await source.start(listener.onChange, AbortSignal.timeout(WAIT_MS));
+    assert.equal(listener.names, "a b");
+    assert.equal(listener.problems[0]?.effect, "lastGood");
+    await write("a.yaml", namespaces("b"));
+    await listener.until(() => listener.names === "b" && listener.problems.length === 0);
+  });
+
   it("gives an object in two files to the first, and to the second when the first goes", async () => {
     await write("a.yaml", namespaces("x@a"));
     await write("b.yaml", namespaces("y", "x@b"));

@@ -2,7 +2,7 @@ import { open } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { Problem } from "../problem.ts";
-import type { ObjectSource, RawObject, SourceChange } from "../source.ts";
+import { keyOfId, type ObjectSource, type RawObject, type SourceChange } from "../source.ts";
 import { EMPTY_FILE, type FileState, nextState, settleClaims, unreadableState } from "./files.ts";
 import { parseFile } from "./parse.ts";
 import { describe, type Scan, type Stamp, scan } from "./scan.ts";
@@ -44,8 +44,16 @@ export class DirectorySource implements ObjectSource {
   #firstEventMs: number | undefined;
   #looking: Promise<void> | undefined;
 
-  constructor(roots: readonly string[]) {
+  /**
+   * @param remembered  what was last good before this process: it stands in for what cannot be read
+   *   at the first look, and is forgotten where it is gone from its file
+   */
+  constructor(roots: readonly string[], remembered: readonly RawObject[] = []) {
     this.#roots = roots;
+    for (const [file, objects] of Map.groupBy(remembered, ({ origin }) => origin.file)) {
+      const byKey = new Map(objects.map((object) => [keyOfId(object.id), object]));
+      this.#files.set(file, { stamp: undefined, state: { objects: byKey, problems: [] } });
+    }
   }
 
   async start(onChange: (change: SourceChange) => void, signal: AbortSignal): Promise<void> {
