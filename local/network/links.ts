@@ -1,14 +1,15 @@
 /**
  * The network of a simulated cluster, as lines for `ip -batch`.
  *
- *   fabric:  bridge fabric0 ── node1 node2 …          control and DNS listen here
- *               │
- *   node:    eth0 · bridge pods0 ── pod2 pod3 …       a router: forwards between the two
- *                                    │
- *   pod:                           eth0               /32 and /128, everything through the node
+ *   fabric:  bridge fabric0 ── node1 node2 …    control and DNS listen here
+ *                                │
+ *   node:                       eth0    pod2 pod3 …    a router between all of them
+ *                                        │
+ *   pod:                                eth0           /32 and /128, everything through the node
  *
- * A pod has no neighbours, even on its own node: every packet passes the node, which is where
- * addresses of services are rewritten, in both directions.
+ * A pod has a link of its own to its node, and no neighbours: every packet passes the node, which
+ * is where addresses of services are rewritten, in both directions. On a bridge the node would
+ * tell pods by ICMPv6 redirects to talk to each other directly, past the rewriting.
  */
 import {
   CONTROL_ADDRESS,
@@ -46,31 +47,24 @@ export function fabricLinks(nodes: readonly NodePlace[]): readonly string[] {
 export function nodeLinks(number: number, others: readonly number[]): readonly string[] {
   return [
     "link set lo up",
-    "link add pods0 type bridge mcast_snooping 0",
-    ...addresses(gatewayAddress(number), "pods0", { ipv4: 24, ipv6: 64 }),
-    "link set pods0 up",
     ...addresses(nodeAddress(number), "eth0", { ipv4: 24, ipv6: 64 }),
     "link set eth0 up",
     `route add ${DNS_ADDRESS.ipv4}/32 via ${CONTROL_ADDRESS.ipv4}`,
     `route add ${DNS_ADDRESS.ipv6}/128 via ${CONTROL_ADDRESS.ipv6} dev eth0`,
     // Never travelled: what has such an address is rewritten before, or refused.
-    `route add ${SERVICE_BLOCKS.ipv4} dev pods0`,
-    `route add ${SERVICE_BLOCKS.ipv6} dev pods0`,
+    `route add ${SERVICE_BLOCKS.ipv4} dev eth0`,
+    `route add ${SERVICE_BLOCKS.ipv6} dev eth0`,
     ...others.flatMap((other) => routesToPods(other, "eth0")),
   ];
 }
 
 /**
- * Settings of a router, for `/proc/sys/net` of its namespace.
- *
- * Frames of a bridge would otherwise pass the nftables rules twice, and pods would be told by ICMP
- * to talk to each other directly, which their addresses do not allow.
+ * Settings of a router, for `/proc/sys/net` of its namespace. Frames of a bridge would otherwise
+ * pass the nftables rules of the fabric.
  */
 export const ROUTER_SETTINGS = {
   "ipv4/ip_forward": 1,
   "ipv6/conf/all/forwarding": 1,
-  "ipv4/conf/all/send_redirects": 0,
-  "ipv4/conf/default/send_redirects": 0,
   "bridge/bridge-nf-call-iptables": 0,
   "bridge/bridge-nf-call-ip6tables": 0,
 } as const;
@@ -79,12 +73,15 @@ export function podLinkName(podNumber: number): string {
   return `pod${podNumber}`;
 }
 
-/** In the node's namespace. */
-export function podUplink(podNumber: number, podNetns: string): readonly string[] {
+/** In the node's namespace. Each of these links has the node's address: /32, so it is no clash. */
+export function podUplink(node: number, podNumber: number, podNetns: string, pod: DualAddress) {
   const link = podLinkName(podNumber);
   return [
     `link add ${link} type veth peer name eth0 netns ${podNetns}`,
-    `link set ${link} master pods0 up`,
+    ...addresses(gatewayAddress(node), link, { ipv4: 32, ipv6: 128 }),
+    `link set ${link} up`,
+    `route add ${pod.ipv4} dev ${link}`,
+    `route add ${pod.ipv6} dev ${link}`,
   ];
 }
 

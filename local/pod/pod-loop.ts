@@ -224,7 +224,8 @@ export class PodLoop {
     const { ledger, number, nodeNumber, addresses, names, pod } = this.options;
     await ledger.add({ netns: [this.#netns] });
     await addNetns([this.#netns]);
-    await ipBatch(podUplink(number, this.#netns), names.netns(pod.node));
+    const uplink = podUplink(nodeNumber, number, this.#netns, addresses);
+    await ipBatch(uplink, names.netns(pod.node));
     await ipBatch(podLinks(nodeNumber, addresses), this.#netns);
     await createCgroup(this.#cgroup);
     await mkdir(this.#filesDir, { recursive: true });
