@@ -168,13 +168,18 @@ class Stream {
   #report(accepted: Accepted): void {
     switch (accepted.kind) {
       case "subscribed":
+        this.#options.onEvent({ node: this.node, ...accepted });
+        return;
       case "rejected":
+        this.#noteProgress();
         this.#options.onEvent({ node: this.node, ...accepted });
         return;
       case "refused":
         this.end(accepted.code, accepted.reason);
         return;
       case "acknowledged":
+        this.#noteProgress();
+        return;
       case "ignored":
         return;
     }
@@ -191,8 +196,10 @@ class Stream {
   #send(): void {
     if (this.#ended || this.#isWriting) return;
     const parts = this.#session.next();
-    this.#watchForStall(parts !== undefined || this.#session.isStalled);
-    if (!parts) return;
+    if (!parts) {
+      if (this.#session.isStalled) this.#watchForStall();
+      return;
+    }
     const bytes = joinResponse(parts);
     const { typeUrl, changed, removed } = parts;
     this.#options.onEvent({
@@ -204,18 +211,25 @@ class Stream {
       bytes: bytes.length,
     });
     this.#isWriting = true;
+    this.#watchForStall();
     this.#call.write(bytes, () => {
       this.#isWriting = false;
+      this.#noteProgress();
       this.#send();
     });
   }
 
-  #watchForStall(isWaiting: boolean): void {
-    clearTimeout(this.#stallTimer);
-    if (!isWaiting) return;
+  /** From the first thing that is waited for; what is added to it later waits no longer than that. */
+  #watchForStall(): void {
     const limitMs = this.#options.stallLimitMs ?? STALL_LIMIT_MS;
     const reason = `Cannot go on: nothing was read or answered for ${limitMs} ms`;
-    this.#stallTimer = setTimeout(() => this.end(status.DEADLINE_EXCEEDED, reason), limitMs);
+    this.#stallTimer ??= setTimeout(() => this.end(status.DEADLINE_EXCEEDED, reason), limitMs);
+  }
+
+  #noteProgress(): void {
+    clearTimeout(this.#stallTimer);
+    this.#stallTimer = undefined;
+    if (this.#isWriting && !this.#ended) this.#watchForStall();
   }
 
   #close(reason: string): void {
