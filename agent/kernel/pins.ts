@@ -63,11 +63,8 @@ export class Pins {
     removeLinks(join(this.#dir, "links"));
     removeFiles(join(this.#dir, "maps"));
     for (const part of ["maps", "links", "pods"]) rmdirSync(join(this.#dir, part));
-    let dir = this.#dir;
-    do {
-      rmdirSync(dir);
-      dir = dirname(dir);
-    } while (dir !== BPFFS_ROOT && isBpffsInside(dir) && readdirSync(dir).length === 0);
+    // Not always empty: an agent with a part of the cgroup tree has its pins below another's.
+    for (let dir = this.#dir; isEmptyBelowRoot(dir); dir = dirname(dir)) rmdirSync(dir);
   }
 }
 
@@ -142,7 +139,7 @@ function existingPartOf(path: string): string {
   return existsSync(path) ? path : existingPartOf(dirname(path));
 }
 
-/** Whether the directory above is on the BPF file system too, so that `dir` is not its root. */
-function isBpffsInside(dir: string): boolean {
-  return statfsSync(dirname(dir)).type === BPF_FS_MAGIC;
+/** Whether `dir` is empty, and not the root of its BPF file system. */
+function isEmptyBelowRoot(dir: string): boolean {
+  return statfsSync(dirname(dir)).type === BPF_FS_MAGIC && readdirSync(dir).length === 0;
 }

@@ -274,6 +274,18 @@ describe("openDatapath()", () => {
     rmdirSync(dir);
   });
 
+  it("uninstalls without the pins of another agent that are below its own", async () => {
+    const { cgroupRoot } = network;
+    const options = { cgroupRoot, objectDir: OBJECT_DIR };
+    const outer = openDatapath({ ...options, pinDir: `/sys/fs/bpf/${network.name}` });
+    const inner = openDatapath({ ...options, pinDir: `/sys/fs/bpf/${network.name}/node/n1` });
+    outer.uninstall();
+    assert.ok(existsSync(`/sys/fs/bpf/${network.name}/node/n1/maps/pods`));
+    assert.ok(!existsSync(`/sys/fs/bpf/${network.name}/maps`));
+    inner.uninstall();
+    assert.ok(!existsSync(`/sys/fs/bpf/${network.name}`));
+  });
+
   it("leaves a pin directory without a trace", async () => {
     const rig = new Rig(network);
     rig.datapath.enrol({
