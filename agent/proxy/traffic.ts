@@ -125,7 +125,7 @@ export class TrafficTable {
     const count = (now: RelayBytes) => {
       row.sentBytes += now.toDownstream - counted.toDownstream;
       row.receivedBytes += now.fromDownstream - counted.fromDownstream;
-      counted = now;
+      counted = { fromDownstream: now.fromDownstream, toDownstream: now.toDownstream };
     };
     const refresh = () => count(bytes());
     this.#live.add(refresh);

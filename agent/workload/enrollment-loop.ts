@@ -172,11 +172,12 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
         return undefined;
       case "release":
         host.release(uid);
+        log.info({ pod: uid }, "capture removed");
         return undefined;
       case "forget":
         this.#entries.delete(uid);
         this.#write();
-        log.info({ pod: uid }, "pod un-enrolled");
+        log.info({ pod: uid }, "pod forgotten");
         return undefined;
       case "retryAfter":
         entry.cancelRetry = timers.after(command.delayMs, () => this.#retry(uid));
