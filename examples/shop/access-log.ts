@@ -27,7 +27,7 @@ export function parseAccessLine(node: string, line: string): AccessRecord | unde
   if (fields === undefined || (direction !== "inbound" && direction !== "outbound")) {
     return undefined;
   }
-  if (fields["target"] !== "access" || fields["msg"] === "connection opened") return undefined;
+  if (fields["target"] !== "access" || fields["message"] === "connection opened") return undefined;
   const text = (name: string): string | undefined => {
     const value = fields[name];
     return typeof value === "string" && value !== "" ? value : undefined;
@@ -43,7 +43,7 @@ export function parseAccessLine(node: string, line: string): AccessRecord | unde
     durationMs: Number.parseFloat(text("duration") ?? "0"),
     error: text("error"),
     policy: text("policy"),
-    atMs: Number(fields["time"] ?? Date.now()),
+    atMs: Date.parse(text("time") ?? "") || Date.now(),
   };
 }
 
