@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { TestContext } from "node:test";
 import { parseIp, type SocketAddress } from "#core/ip.ts";
 import type {
@@ -59,6 +60,8 @@ export class Tunnel {
   readonly clientRelays: Relay[] = [];
   readonly serverRelays: Relay[] = [];
   readonly requests: TunnelRequest[] = [];
+  /** How many connections have come to the client engine. */
+  captured = 0;
   clientMaterial: TlsMaterial;
   readonly #options: TunnelOptions;
   readonly #serverAddress: SocketAddress;
@@ -126,6 +129,7 @@ export class Tunnel {
   }
 
   async #carry(connection: PlainConnection): Promise<void> {
+    this.captured++;
     const result = await connection.connect(this.tunnelUpstream());
     this.outcomes.push(result);
     if (result.kind === "connected") this.clientRelays.push(result.relay);
@@ -205,7 +209,7 @@ export async function until(
 }
 
 /** Everything that a socket has to say, up to its end. @throws the error that it broke with */
-export function readAll(socket: Socket): Promise<Buffer> {
+export function readAll(socket: Duplex): Promise<Buffer> {
   const chunks: Buffer[] = [];
   socket.on("data", (chunk: Buffer) => chunks.push(chunk));
   socket.resume();
@@ -216,7 +220,7 @@ export function readAll(socket: Socket): Promise<Buffer> {
 }
 
 /** How a socket ends. It is read, and what comes is thrown away. */
-export async function outcomeOf(socket: Socket): Promise<"reset" | "ended"> {
+export async function outcomeOf(socket: Duplex): Promise<"reset" | "ended"> {
   socket.resume();
   return new Promise((resolve) => {
     socket.once("end", () => resolve("ended"));

@@ -28,12 +28,16 @@ export class Connecting {
       const controller = new AbortController();
       const attempt = {
         giveUp: () => {
+          this.#attempt = undefined;
           controller.abort();
           resolve(failed("downstreamClosed", "it ended before it was connected to anything"));
         },
       };
       this.#attempt = attempt;
-      if (this.#isGone) attempt.giveUp();
+      if (this.#isGone) {
+        attempt.giveUp();
+        return;
+      }
       openUpstream(upstream, this.#parts, controller.signal).then((opened) => {
         if (this.#attempt === attempt) this.#attempt = undefined;
         if (opened.kind === "failed") resolve(opened);

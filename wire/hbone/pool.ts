@@ -122,7 +122,10 @@ export class SessionPool {
     }
     if (this.#isDraining) session.leave();
     // Or those who wait would open one session after another.
-    if (!session.hasPlace) return failed("http2", "the other end takes no streams");
+    if (!session.hasPlace) {
+      session.retire();
+      return failed("http2", "the other end takes no streams");
+    }
     const usable = this.#usable.get(target.key);
     if (usable) usable.add(session);
     else this.#usable.set(target.key, new Set([session]));
