@@ -121,7 +121,7 @@ function machinePath(line: string, { path }: SourceFile): string | undefined {
 }
 
 function missingLicence(file: SourceFile): Problem[] {
-  if (partOf(file.path) !== "bpf" || !/\.(c|h)$/.test(file.path)) return [];
+  if (partOf(file.path) !== "bpf" || !/\.(c|h|bt)$/.test(file.path)) return [];
   const isThere = /^(\/\/|\/\*) SPDX-License-Identifier: \(?GPL-2\.0-only OR BSD-2-Clause\)?/;
   if (isThere.test(file.lines[0] ?? "")) return [];
   const text = "the first line names the licence: GPL-2.0-only OR BSD-2-Clause";
