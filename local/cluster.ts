@@ -37,6 +37,7 @@ export interface ClusterEvents {
 
 interface NodeAgent {
   readonly process: SupervisedProcess;
+  readonly firstUp: PromiseWithResolvers<void>;
   up: boolean;
 }
 
@@ -92,19 +93,30 @@ export class Cluster {
     ]);
   }
 
-  /** DNS and, with a mesh, control and agents. Resolves once all of them serve. */
+  /**
+   * DNS and, with a mesh, control and agents. Resolves once all of them serve.
+   *
+   * Agents do not wait for control: pods are enrolled, and start, while it is still starting.
+   */
   async startProcesses(): Promise<void> {
-    await Promise.all([this.#startFabric(), this.#config.mesh ? this.#startControl() : undefined]);
-    await this.#listening.promise;
-    if (!this.#config.mesh) return;
-    await this.#controlReady.promise;
-    if (this.#ending.signal.aborted) return;
+    const { mesh } = this.#config;
+    await Promise.all([this.#startFabric(), mesh ? this.#startControl() : undefined]);
+    await Promise.all([
+      this.#listening.promise,
+      mesh ? this.#controlReady.promise : undefined,
+      mesh ? this.#startAgents() : undefined,
+    ]);
+  }
+
+  async #startAgents(): Promise<void> {
     await this.#writeTokens();
+    if (this.#ending.signal.aborted) return;
     this.#renewal = setInterval(() => {
       this.#writeTokens().catch((error: unknown) => this.#events.onNote(reasonOf(error)));
     }, TOKEN_RENEWAL_MS);
     this.#renewal.unref();
     await Promise.all(this.nodes.map((node) => this.#startAgent(node)));
+    await Promise.all([...this.#agents.values()].map(({ firstUp }) => firstUp.promise));
   }
 
   setZone(zone: Zone): void {
@@ -142,6 +154,7 @@ export class Cluster {
     this.#listening.resolve();
     this.#controlReady.resolve();
     const agents = [...this.#agents.values()];
+    for (const { firstUp } of agents) firstUp.resolve();
     await Promise.all(agents.map(({ process }) => process.stop(STOP_GRACE_MS)));
     await Promise.all([this.#control?.stop(STOP_GRACE_MS), this.#fabric?.stop(STOP_GRACE_MS)]);
   }
@@ -279,7 +292,8 @@ export class Cluster {
       },
       onNote: this.#events.onNote,
     });
-    this.#agents.set(node.name, { process: supervised, up: false });
+    const firstUp = Promise.withResolvers<void>();
+    this.#agents.set(node.name, { process: supervised, firstUp, up: false });
     await supervised.start();
   }
 
@@ -298,6 +312,7 @@ export class Cluster {
       );
       if (!answers || agent.process.pid !== pid) continue;
       agent.up = true;
+      agent.firstUp.resolve();
       this.#events.onAgentUp(node);
       return;
     }

@@ -67,6 +67,7 @@ export class PodLoop {
   readonly #filesDir: string;
   readonly #containers: readonly ContainerLoop[];
   readonly #ending = new AbortController();
+  #retry = new AbortController();
   #hasNetwork = false;
   #wantsMesh: boolean;
   #mesh: MeshState = { phase: "outside" };
@@ -164,9 +165,12 @@ export class PodLoop {
     if (this.#hasNetwork && !this.terminating) void this.#followMesh();
   }
 
-  /** After the agent came back: it may be one that does not know the pod. */
+  /** When the agent has come up: whoever waits for it need not wait longer. */
   enrolAgain(): void {
+    this.#retry.abort();
+    this.#retry = new AbortController();
     if (this.#mesh.phase !== "enrolled") return;
+    // It may be one that does not know the pod.
     this.#mesh = { phase: "enrolling", reason: "the agent was started again" };
     void this.#followMesh();
   }
@@ -265,7 +269,8 @@ export class PodLoop {
           phase: this.#wantsMesh ? "enrolling" : "leaving",
           reason: reasonOf(error),
         });
-        await delay(retryMs, undefined, { signal: this.#ending.signal }).catch(() => undefined);
+        const signal = AbortSignal.any([this.#ending.signal, this.#retry.signal]);
+        await delay(retryMs, undefined, { signal }).catch(() => undefined);
         retryMs = Math.min(RETRY_MAX_MS, retryMs * 2);
       }
     }
