@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { isDeepStrictEqual } from "node:util";
+import fc from "fast-check";
 import { parseIp } from "#core/ip.ts";
 import { evaluate } from "#core/policy/evaluate.ts";
 import type { Connection, Policy } from "#core/policy/policy.ts";
@@ -215,6 +217,16 @@ describe("MeshIndex workloads", () => {
     assert.equal(endpoint?.tunnelProtocol, "none");
     assert.deepEqual(endpoint?.services, new Map([[KEY, new Map([[80, 9999]])]]));
     assert.equal(mesh.index.current().workloads.size, 2);
+  });
+
+  it("are told where two have one address, unless it is their node's", () => {
+    const host = { spec: { hostNetwork: true } };
+    const mesh = new Mesh(pod("a"), pod("b"), pod("c", host), pod("d", host));
+    assert.equal(mesh.index.current().workloads.size, 4);
+    assert.deepEqual(mesh.problems, [
+      "test.yaml:1: Pod shop/b: status.podIP: address 10.244.1.5 belongs to Pod shop/a " +
+        "(test.yaml:1) as well; it is not certain who answers there",
+    ]);
   });
 
   it("are where their node is, and in the network of the root namespace's label", () => {
@@ -496,6 +508,69 @@ describe("MeshIndex peer authentication", () => {
       "test.yaml:1: PeerAuthentication shop/b: PeerAuthentication shop/a holds for the whole " +
         "namespace already; this one has no effect",
     ]);
+  });
+});
+
+describe("MeshIndex after any changes", () => {
+  const rules = (port: string) => ({ rules: [{ to: [{ operation: { ports: [port] } }] }] });
+  const VARIANTS: readonly (readonly string[])[] = [
+    [service("web", { clusterIP: "10.96.0.1", selector: { app: "web" } })],
+    [service("web", { clusterIP: "10.96.0.2", selector: { app: "api" } })],
+    [service("web", { clusterIP: "nonsense" })],
+    [service("rival", { clusterIP: "10.96.0.1", selector: {} })],
+    [service("rival", { clusterIP: "10.96.0.2" })],
+    [pod("web", { labels: { app: "web" } })],
+    [pod("web", { labels: { app: "api" }, ip: "10.244.1.9" })],
+    [pod("web", { labels: { app: "web" }, status: { podIP: "x" } })],
+    [pod("api", { labels: { app: "api" } })],
+    [authorization("a", { ...WEB, ...rules("80") })],
+    [authorization("a", { ...WEB, ...rules("x") })],
+    [authorization("b", { action: "DENY", ...rules("x") }, "istio-system")],
+    [authentication("d", { mtls: { mode: "STRICT" } }), authentication("w", WEB)],
+    [authentication("d", { mtls: { mode: "WRONG" } }, "istio-system")],
+    [authentication("w", { ...WEB, portLevelMtls: { 80: { mode: "STRICT" } } })],
+  ];
+  const steps = fc.array(
+    fc.record({
+      deleted: fc.subarray([...VARIANTS.keys()]),
+      upserted: fc.subarray([...VARIANTS.keys()], { maxLength: 4 }),
+    }),
+    { maxLength: 12 },
+  );
+  const objectsOf = (indexes: readonly number[]) =>
+    indexes.flatMap((index) => VARIANTS[index] ?? []).flatMap((text) => rawObjectsForTest(text));
+
+  it("names no policy that is not there, gives no address twice, and keeps what is equal", () => {
+    fc.assert(
+      fc.property(steps, (changes) => {
+        const register = new ObjectRegister(SETTINGS);
+        const index = new MeshIndex(SETTINGS);
+        for (const { deleted, upserted } of changes) {
+          const before = index.current();
+          register.apply({
+            deleted: objectsOf(deleted).map(({ id }) => id),
+            upserted: objectsOf(upserted),
+            problems: [],
+          });
+          index.update(register.objects);
+          const { workloads, services, policies } = index.current();
+          for (const workload of workloads.values()) {
+            for (const key of workload.policies) assert.ok(policies.has(key), key);
+            const known = before.workloads.get(workload.uid);
+            assert.equal(known === workload, isDeepStrictEqual(known, workload));
+          }
+          const addresses = [...services.values()].flatMap((one) => one.addresses);
+          const distinct = new Set(addresses.map(({ block }) => block.address));
+          assert.equal(distinct.size, addresses.length);
+        }
+        const anew = new MeshIndex(SETTINGS);
+        anew.update(register.objects);
+        const last = index.current();
+        assert.deepEqual(anew.current().workloads, last.workloads);
+        assert.deepEqual(anew.current().policies, last.policies);
+      }),
+      { numRuns: 200 },
+    );
   });
 });
 

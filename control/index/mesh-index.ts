@@ -66,7 +66,7 @@ export class MeshIndex implements SnapshotSource, PlacementSource {
       objects.PeerAuthentication.values(),
       rootNamespace,
     );
-    const workloads = buildWorkloads(
+    const { workloads, problems } = buildWorkloads(
       {
         objects,
         settings: this.#settings,
@@ -83,7 +83,7 @@ export class MeshIndex implements SnapshotSource, PlacementSource {
     );
     this.#owners = services.owners;
     this.#placement = placementOf(objects.Pod.values());
-    this.#problems = [...services.problems, ...authentication.problems];
+    this.#problems = [...problems, ...services.problems, ...authentication.problems];
     for (const memo of [this.#workloads, this.#services, this.#policies]) memo.turn();
     this.#publish({
       workloads,

@@ -27,8 +27,8 @@ function hostnameOf(namespace: string, name: string): string {
 }
 
 /**
- * @param previousOwners  as of the last time: whoever has an address and still wants it keeps it, so
- *   that a mistake in one service never takes down another
+ * @param previousOwners  as of the last time: whoever has an address and still wants it keeps it,
+ *   so that a mistake in one service never takes down another
  */
 export function buildServices(
   objects: Iterable<Placed<ServiceObject>>,

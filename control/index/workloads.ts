@@ -18,6 +18,8 @@ import type {
   SliceEndpoint,
 } from "../resources/objects.ts";
 import type { MeshObjects } from "../resources/register.ts";
+import type { Problem } from "../source/problem.ts";
+import { formatId } from "../source/source.ts";
 import type { Memo } from "./memo.ts";
 import { keyOfService } from "./services.ts";
 import type { IndexSettings } from "./settings.ts";
@@ -33,18 +35,28 @@ export interface WorkloadInputs {
   readonly policiesFor: (namespace: string, labels: Labels) => readonly PolicyKey[];
 }
 
-export function buildWorkloads(
-  inputs: WorkloadInputs,
-  memo: Memo<Workload>,
-): ReadonlyMap<WorkloadUid, Workload> {
+export interface BuiltWorkloads {
+  readonly workloads: ReadonlyMap<WorkloadUid, Workload>;
+  readonly problems: readonly Problem[];
+}
+
+/** Every pod that has an address and has not come to its end, and the endpoints of slices. */
+export function buildWorkloads(inputs: WorkloadInputs, memo: Memo<Workload>): BuiltWorkloads {
   const workloads = new Map<WorkloadUid, Workload>();
-  const addresses = new Set<IpAddress>();
+  const problems: Problem[] = [];
+  const addresses = new Map<IpAddress, Placed<PodObject>>();
   const memberships = new Memberships(inputs.objects);
-  for (const { object: pod } of inputs.objects.Pod.values()) {
+  for (const placed of inputs.objects.Pod.values()) {
+    const pod = placed.object;
     if (pod.isTerminal || pod.addresses.length === 0) continue;
     const workload = podWorkload(pod, memberships.of(pod), inputs, memo);
     workloads.set(workload.uid, workload);
-    if (!pod.hostNetwork) for (const address of pod.addresses) addresses.add(address);
+    if (pod.hostNetwork) continue;
+    for (const address of pod.addresses) {
+      const other = addresses.get(address);
+      if (other) problems.push(rivalProblem(placed, address, other));
+      else addresses.set(address, placed);
+    }
   }
   for (const { object: slice } of inputs.objects.EndpointSlice.values()) {
     const service = inputs.objects.Service.get(`${slice.namespace}/${slice.service}`)?.object;
@@ -57,7 +69,23 @@ export function buildWorkloads(
       workloads.set(workload.uid, workload);
     }
   }
-  return workloads;
+  return { workloads, problems };
+}
+
+function rivalProblem(
+  placed: Placed<PodObject>,
+  address: IpAddress,
+  other: Placed<PodObject>,
+): Problem {
+  const place = `${other.origin.file}:${other.origin.line}`;
+  const who = `${formatId({ group: "", ...other.object })} (${place})`;
+  return {
+    origin: { file: placed.origin.file, line: placed.lineOf(["status", "podIP"]) },
+    object: formatId({ group: "", ...placed.object }),
+    field: "status.podIP",
+    reason: `address ${address} belongs to ${who} as well; it is not certain who answers there`,
+    effect: "partly",
+  };
 }
 
 /** A service that a pod belongs to, and the slice that says so where no selector does. */

@@ -25,17 +25,16 @@ export interface PolicyReading {
 }
 
 export function interpretAuthorizationPolicy(reading: Reading): PolicyReading {
-  const { root, metadata, mistakes } = reading;
+  const { root, metadata } = reading;
   root.only(["apiVersion", "kind", "metadata", "spec", "status"]);
   const spec = root.get("spec");
   spec.only(["action", "provider", "rules", "selector", "targetRef", "targetRefs"]);
   const isOurs = isForConnections(spec);
   const dryRun = readDryRun(root.get("metadata"));
 
-  const mistakesBefore = mistakes.length;
-  const readLabels = readSelector(spec.get("selector"));
+  const labels = spec.get("selector").apart(readSelector);
   // A selector that cannot be read may mean any workload of its namespace.
-  const selector = mistakes.length > mistakesBefore ? undefined : readLabels;
+  const selector = labels.isGood ? labels.value : undefined;
 
   const action = readAction(spec.get("action"));
   const rules = readRules(spec.get("rules"), action, reading);

@@ -131,6 +131,14 @@ export class Field {
     }
   }
 
+  /** Reads this, and tells whether that went without a mistake. */
+  apart<Value>(read: (field: Field) => Value): { readonly value: Value; readonly isGood: boolean } {
+    const own: Mistake[] = [];
+    const value = read(new Field(this.value, this.path, own));
+    for (const mistake of own) complainTo(this.#mistakes, mistake);
+    return { value, isGood: own.length === 0 };
+  }
+
   /** Complains where there is nothing, and gives it back. */
   required(): this {
     if (!this.isPresent) this.complain("is missing");
@@ -147,8 +155,12 @@ export function describeValue(value: unknown): string {
   return JSON.stringify(shown);
 }
 
+/** Enough for a person to see the pattern. Each is compared with all others of its object. */
+const MISTAKES_MAX = 50;
+
 /** Reading a field twice finds its mistake twice; it is told once. */
 function complainTo(list: Mistake[], { path, reason }: Mistake): void {
+  if (list.length >= MISTAKES_MAX) return;
   const where = formatPath(path);
   if (list.some((other) => other.reason === reason && formatPath(other.path) === where)) return;
   list.push({ path, reason });

@@ -1,4 +1,4 @@
-import { rmSync } from "node:fs";
+import { chmodSync, rmSync } from "node:fs";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { reasonOf } from "#core/errors.ts";
@@ -112,6 +112,8 @@ export class ObjectMemory {
 function openDatabase(file: string): DatabaseSync {
   const database = new DatabaseSync(file);
   try {
+    // The files that SQLite puts beside it get the same mode.
+    chmodSync(file, 0o600);
     database.exec(SCHEMA);
     return database;
   } catch (error) {

@@ -23,14 +23,13 @@ export interface PeerAuthenticationReading {
 }
 
 export function interpretPeerAuthentication(reading: Reading): PeerAuthenticationReading {
-  const { root, metadata, mistakes, remarks, settings } = reading;
+  const { root, metadata, remarks, settings } = reading;
   root.only(["apiVersion", "kind", "metadata", "spec", "status"]);
   const spec = root.get("spec").only(["mtls", "portLevelMtls", "selector"]);
 
-  const mistakesBefore = mistakes.length;
-  const readLabels = readSelector(spec.get("selector"));
+  const labels = spec.get("selector").apart(readSelector);
   // A selector that cannot be read may mean any workload of its namespace.
-  const selector = mistakes.length > mistakesBefore ? undefined : readLabels;
+  const selector = labels.isGood ? labels.value : undefined;
 
   const ports = spec.get("portLevelMtls");
   const portModes = readPortModes(ports);

@@ -15,7 +15,7 @@ import type { Reading } from "./reading.ts";
 type Writable = { -readonly [Name in keyof Match]: Match[Name] };
 type Part = Partial<Writable>;
 
-/** How a list of values becomes a part of a match; undefined for what no connection can be asked. */
+/** How a list of values becomes part of a match; undefined for what is known of requests only. */
 type Reader = ((values: Field, isNegated: boolean, namespace: string) => Part) | undefined;
 
 const SOURCE_FIELDS: Readonly<Record<string, Reader>> = {
@@ -44,7 +44,7 @@ const CONDITION_KEYS: Readonly<Record<string, Reader>> = {
 
 /** What Istio knows besides, all of it about requests. */
 const REQUEST_CONDITION =
-  /^(remote\.ip|connection\.sni|request\.headers\[.+\]|request\.auth\.(principal|audiences|presenter|claims(\[.+\])+)|experimental\.envoy\.filters\..+)$/;
+  /^(remote\.ip|connection\.sni|request\.headers\[.+\]|request\.auth\.(principal|audiences|presenter|claims(\[[^\]]+\])+)|experimental\.envoy\.filters\..+)$/;
 
 /** @returns undefined where the rule can hold for no connection, which is noted */
 export function readRule(

@@ -162,6 +162,27 @@ describe("DirectorySource", () => {
     await listener.until(() => listener.versionOf("a") === "3");
   });
 
+  it("follows links to files, in whatever folder these are", async () => {
+    for (const folder of ["watched", "elsewhere"]) await mkdir(at(folder));
+    await write("elsewhere/target", namespaces("a@1"));
+    await symlink(at("elsewhere/target"), at("watched/a.yaml"));
+    await open(at("watched"));
+    await write("elsewhere/target", namespaces("a@2"));
+    await listener.until(() => listener.versionOf("a") === "2");
+  });
+
+  // A file's times move in steps of some milliseconds, its size stays the same here.
+  it("sees the last of many quick changes", async () => {
+    await open();
+    for (let round = 0; round < 20; round++) {
+      for (const version of ["1", "2", "3"]) {
+        await write("a.yaml", namespaces(`a@${version}`));
+        await new Promise(setImmediate);
+      }
+      await listener.until(() => listener.names === "a" && listener.versionOf("a") === "3");
+    }
+  });
+
   it("waits for a folder that is not there yet, and starts with what is in it", async () => {
     source = new DirectorySource([at("later/on")]);
     const started = source.start(listener.onChange, AbortSignal.timeout(WAIT_MS));

@@ -17,6 +17,11 @@ const QUIET_MS = 30;
 const DEBOUNCE_MS_MAX = 100;
 /** For what a watch does not tell: network file systems, an overflow of the kernel's queue. */
 const RESCAN_MS = 5_000;
+/**
+ * The kernel counts times of files in steps of some milliseconds. A file that was read so soon after
+ * it changed may have changed again without a trace.
+ */
+const FRESH_MS = 100;
 /** Saving a file may empty it first. One that stays empty for this long is meant to be empty. */
 const EMPTY_FILE_MS = 250;
 
@@ -125,10 +130,15 @@ export class DirectorySource implements ObjectSource {
   /** Brings `#files` to what was seen. */
   async #readChanged(seen: Scan): Promise<void> {
     const files = new Map<string, { stamp: Stamp | undefined; state: FileState }>();
-    for (const [file, stamp] of seen.files) {
+    for (const [file, { stamp, changedAtMs }] of seen.files) {
       const known = this.#files.get(file);
-      const isKnown = known?.stamp === stamp && !this.#emptySinceMs.has(file);
-      files.set(file, isKnown ? known : await this.#read(file, stamp, known?.state));
+      if (known?.stamp === stamp && !this.#emptySinceMs.has(file)) {
+        files.set(file, known);
+        continue;
+      }
+      const isFresh = Math.abs(Date.now() - changedAtMs) < FRESH_MS;
+      const { state, isRead } = await this.#read(file, known?.state);
+      files.set(file, { stamp: isFresh || !isRead ? undefined : stamp, state });
     }
     for (const [file, known] of this.#files) {
       if (files.has(file)) continue;
@@ -147,24 +157,24 @@ export class DirectorySource implements ObjectSource {
     this.#files = files;
   }
 
+  /** `isRead` is false where another attempt may do better, though the file stays the same. */
   async #read(
     file: string,
-    stamp: Stamp,
     previous = EMPTY_FILE,
-  ): Promise<{ stamp: Stamp | undefined; state: FileState }> {
+  ): Promise<{ readonly state: FileState; readonly isRead: boolean }> {
     // Parsing blocks; whoever waits for this process gets a turn between two files.
     await nextTurn();
     try {
       const text = await readText(file);
       if (text === undefined) {
-        const state = unreadableState(file, `longer than ${FILE_BYTES_MAX} bytes`, previous);
-        return { stamp, state };
+        const reason = `longer than ${FILE_BYTES_MAX} bytes`;
+        return { state: unreadableState(file, reason, previous), isRead: true };
       }
-      if (this.#isBeingSaved(file, text, previous)) return { stamp, state: previous };
-      return { stamp, state: nextState(file, parseFile(file, text), previous) };
+      const isBeingSaved = this.#isBeingSaved(file, text, previous);
+      const state = isBeingSaved ? previous : nextState(file, parseFile(file, text), previous);
+      return { state, isRead: true };
     } catch (error) {
-      // No stamp: it may become readable without a change to the file itself.
-      return { stamp: undefined, state: unreadableState(file, describe(error), previous) };
+      return { state: unreadableState(file, describe(error), previous), isRead: false };
     }
   }
 

@@ -30,6 +30,9 @@ export interface ParsedFile {
 /** Real objects nest to about 15 levels; more is a mistake, or an attack on whoever walks them. */
 const DEPTH_MAX = 64;
 
+/** Of one file. Who gets more than this will not read them one by one. */
+const FAULTS_MAX = 20;
+
 /** A name in Kubernetes: a DNS subdomain (RFC 1123), and for a namespace one label of it. */
 const NAME = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 const NAME_LENGTH_MAX = 253;
@@ -49,6 +52,14 @@ export function parseFile(file: string, text: string): ParsedFile {
       const object = identify(part.value, part.inherited, place, faults);
       if (object) objects.push(object);
     }
+  }
+  if (faults.length > FAULTS_MAX) {
+    const { line = 1 } = faults[FAULTS_MAX] ?? {};
+    const reason = `and ${faults.length - FAULTS_MAX} more mistakes`;
+    return {
+      objects,
+      faults: [...faults.slice(0, FAULTS_MAX), { line, field: undefined, reason }],
+    };
   }
   return { objects, faults };
 }
@@ -153,13 +164,14 @@ function identify(
   }
   if (standingOf(apiVersion, kind).kind === "ignored") return undefined;
   if (!isRecord(metadata)) return fault(["metadata"], missing("a map with a name", metadata));
-  const { name, namespace = "default" } = metadata;
-  if (typeof name !== "string" || !NAME.test(name) || name.length > NAME_LENGTH_MAX) {
+  const { name } = metadata;
+  const namespace = metadata["namespace"] || "default";
+  if (typeof name !== "string" || name.length > NAME_LENGTH_MAX || !NAME.test(name)) {
     const wanted = 'lower case letters, digits, "-" and "."';
     return fault(["metadata", "name"], missing(wanted, name));
   }
-  const isNamespace = typeof namespace === "string" && NAMESPACE.test(namespace);
-  if (!isNamespace || namespace.length > NAMESPACE_LENGTH_MAX) {
+  const isText = typeof namespace === "string" && namespace.length <= NAMESPACE_LENGTH_MAX;
+  if (!isText || !NAMESPACE.test(namespace)) {
     const wanted = 'lower case letters, digits and "-"';
     return fault(["metadata", "namespace"], missing(wanted, namespace));
   }

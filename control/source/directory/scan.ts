@@ -1,14 +1,20 @@
 /** One look at the folders: which files there are, and which folders have to be watched. */
 import type { Stats } from "node:fs";
-import { readdir, stat } from "node:fs/promises";
+import { readdir, realpath, stat } from "node:fs/promises";
 import path from "node:path";
 
 /** Changes whenever the file may have changed: its inode, size and both of its times. */
 export type Stamp = string;
 
+export interface SeenFile {
+  readonly stamp: Stamp;
+  /** The later of its times; milliseconds since the epoch. */
+  readonly changedAtMs: number;
+}
+
 export interface Scan {
   /** Every object file, by its path below a root as it was given, in order. */
-  readonly files: ReadonlyMap<string, Stamp>;
+  readonly files: ReadonlyMap<string, SeenFile>;
   /** Every folder to watch, with a mark of which folder is behind the path. */
   readonly folders: ReadonlyMap<string, string>;
   /** What could not be looked into: nothing is known about what is below. */
@@ -37,7 +43,7 @@ export async function scan(roots: readonly string[]): Promise<Scan> {
 }
 
 interface Walk {
-  readonly files: Map<string, Stamp>;
+  readonly files: Map<string, SeenFile>;
   readonly folders: Map<string, string>;
   readonly unreadable: Unreadable[];
 }
@@ -66,13 +72,18 @@ async function enter(
   const mark = markOf(stats);
   if (above.includes(mark)) return;
   walk.folders.set(folder, mark);
-  const names = await readdir(folder).catch((error: unknown) => describe(error));
-  if (typeof names === "string") {
-    unreadable(names);
+  const entries = await readdir(folder, { withFileTypes: true }).catch((error: unknown) =>
+    describe(error),
+  );
+  if (typeof entries === "string") {
+    unreadable(entries);
     return;
   }
-  for (const name of names.sort()) {
-    if (!name.startsWith(".")) await visit(path.join(folder, name), depth, [...above, mark], walk);
+  for (const entry of entries) {
+    const target = path.join(folder, entry.name);
+    if (entry.name.startsWith(".")) continue;
+    await visit(target, depth, [...above, mark], walk);
+    if (entry.isSymbolicLink() && walk.files.has(target)) await watchTarget(target, walk.folders);
   }
 }
 
@@ -91,8 +102,17 @@ async function visit(
   }
   if (stats.isDirectory()) await enter(entry, depth + 1, above, walk);
   if (!stats.isFile() || !isObjectFile(entry)) return;
-  if (walk.files.size < FILES_MAX) walk.files.set(entry, stampOf(stats));
+  const seen = { stamp: stampOf(stats), changedAtMs: Math.max(stats.mtimeMs, stats.ctimeMs) };
+  if (walk.files.size < FILES_MAX) walk.files.set(entry, seen);
   else walk.unreadable.push({ path: entry, reason: `there are more than ${FILES_MAX} files` });
+}
+
+/** What is written to the file behind a link happens in another folder than the link's. */
+async function watchTarget(link: string, folders: Map<string, string>): Promise<void> {
+  const target = await realpath(link).catch((error: unknown) => describe(error));
+  const folder = path.dirname(target);
+  const stats = await look(folder);
+  if (typeof stats !== "string" && !folders.has(folder)) folders.set(folder, markOf(stats));
 }
 
 /** Something has to tell when a missing folder comes: the nearest folder above it does. */
