@@ -8,12 +8,7 @@ import { MeshError } from "#core/errors.ts";
 import { formatSocketAddress, parseIp } from "#core/ip.ts";
 import type { Policy } from "#core/policy/policy.ts";
 import type { Service } from "#core/service/service.ts";
-import {
-  policyKeyOf,
-  serviceKeyOf,
-  type Workload,
-  type WorkloadUid,
-} from "#core/service/workload.ts";
+import type { Workload } from "#core/service/workload.ts";
 import { EMPTY_SNAPSHOT, type Snapshot } from "#core/snapshot.ts";
 import { parseSpiffeId } from "#core/spiffe-id.ts";
 import { createCertificateClient } from "#wire/ca/client.ts";
@@ -25,6 +20,8 @@ import {
   startDiscoveryClient,
 } from "#wire/xds/client.ts";
 import type { ControlEndpoint } from "#wire/xds/control-endpoint.ts";
+import * as build from "../../test/support/mesh-builders.ts";
+import { waitFor } from "../../test/support/wait.ts";
 import { openAuthority } from "../authority/root.ts";
 import { issueNodeToken } from "../authority/token.ts";
 import type { PlacementSource, SnapshotSource } from "../index/types.ts";
@@ -58,68 +55,10 @@ const placement: PlacementSource = {
   podsOnNode: (node) => (node === "n1" ? [{ namespace: "shop", serviceAccount: "cart" }] : []),
 };
 
-function workload(name: string, change: Partial<Workload> = {}): Workload {
-  return {
-    uid: `Kubernetes//Pod/shop/${name}` as WorkloadUid,
-    name,
-    namespace: "shop",
-    addresses: [parseIp("10.244.1.5")],
-    hostname: "",
-    network: "",
-    tunnelProtocol: "hbone",
-    trustDomain: "cluster.local",
-    serviceAccount: "cart",
-    node: "n1",
-    clusterId: "Kubernetes",
-    canonicalName: name,
-    canonicalRevision: "latest",
-    workloadType: "pod",
-    workloadName: name,
-    nativeTunnel: false,
-    hostNetwork: false,
-    healthy: true,
-    policies: [],
-    services: new Map(),
-    waypoint: undefined,
-    networkGateway: undefined,
-    applicationTunnel: undefined,
-    locality: { region: "", zone: "", subzone: "" },
-    capacity: 1,
-    ...change,
-  };
-}
-
-function service(name: string): Service {
-  const hostname = `${name}.shop.svc.cluster.local`;
-  return {
-    key: serviceKeyOf("shop", hostname),
-    name,
-    namespace: "shop",
-    hostname,
-    addresses: [{ network: "", block: { address: parseIp("10.96.0.7"), length: 32 } }],
-    ports: [{ port: 80, targetPort: 8080, appProtocol: "unknown" }],
-    subjectAltNames: [],
-    waypoint: undefined,
-    weightedWaypoints: [],
-    loadBalancing: undefined,
-    ipFamilies: "automatic",
-    canonical: true,
-    visibility: "public",
-    sessionAffinityMs: undefined,
-  };
-}
-
-function policy(name: string): Policy {
-  return {
-    key: policyKeyOf("shop", name),
-    name,
-    namespace: "shop",
-    scope: "workload",
-    action: "deny",
-    dryRun: false,
-    rules: [],
-  };
-}
+const workload = (name: string, policies: Policy[] = []) =>
+  build.workload({ name, namespace: "shop", policies: policies.map(({ key }) => key) });
+const service = (name: string) => build.service(name, "10.96.0.7", { namespace: "shop" });
+const policy = (name: string) => build.policy(name, { namespace: "shop", scope: "workload" });
 
 const byUid = (...workloads: Workload[]) => new Map(workloads.map((one) => [one.uid, one]));
 const byKey = (...services: Service[]) => new Map(services.map((one) => [one.key, one]));
@@ -166,14 +105,6 @@ class Subscriber {
       if (change.kind === "disconnected") return change.error.message;
     }
     return undefined;
-  }
-}
-
-async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadlineMs = Date.now() + 5_000;
-  while (!condition()) {
-    if (Date.now() > deadlineMs) assert.fail(`still not: ${what}`);
-    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 
@@ -248,9 +179,9 @@ describe("startDiscoveryAndCa()", () => {
       assert.deepEqual(first?.services.changed, [service("cart")]);
 
       snapshots.set({ workloads: byUid(workload("web")) });
-      await until("told of the change", () => subscriber.updates.length === 3);
+      await waitFor("told of the change", () => subscriber.updates.length === 3);
       assert.deepEqual(subscriber.names().slice(2), [`+${workload("web").uid}`, `-${cart.uid}`]);
-      await until(
+      await waitFor(
         "acknowledged",
         () => events.filter(({ kind }) => kind === "pushed").length === 3,
       );
@@ -259,12 +190,12 @@ describe("startDiscoveryAndCa()", () => {
     it("sends policies before the workloads that name them, and removes them after", async () => {
       const subscriber = subscribe();
       await subscriber.client.ready;
-      const guarded = workload("cart", { policies: [policy("no").key] });
+      const guarded = workload("cart", [policy("no")]);
       snapshots.set({ workloads: byUid(guarded), policies: policyMap(policy("no")) });
-      await until("told of both", () => subscriber.names().length === 2);
+      await waitFor("told of both", () => subscriber.names().length === 2);
       assert.deepEqual(subscriber.names(), ["+shop/no", `+${guarded.uid}`]);
       snapshots.set({ workloads: byUid(workload("cart")), policies: policyMap() });
-      await until("told of both ends", () => subscriber.names().length === 4);
+      await waitFor("told of both ends", () => subscriber.names().length === 4);
       assert.deepEqual(subscriber.names().slice(2), [`+${guarded.uid}`, "-shop/no"]);
     });
 
@@ -273,7 +204,7 @@ describe("startDiscoveryAndCa()", () => {
       await subscriber.client.ready;
       const changedAtMs = performance.now();
       snapshots.set({ workloads: byUid(workload("cart")) });
-      await until("told", () => subscriber.names().length === 1);
+      await waitFor("told", () => subscriber.names().length === 1);
       assert.ok(performance.now() - changedAtMs < 100);
     });
 
@@ -281,12 +212,12 @@ describe("startDiscoveryAndCa()", () => {
       const subscriber = subscribe();
       snapshots.set({ workloads: byUid(workload("cart"), workload("web")) });
       await subscriber.client.ready;
-      await until("told of both", () => subscriber.names().length === 2);
+      await waitFor("told of both", () => subscriber.names().length === 2);
       const { port } = control.address;
       await control.close();
       snapshots.set({ workloads: byUid(workload("cart"), workload("api")) });
       control = await start(port);
-      await until("told what it missed", () => subscriber.names().length >= 4);
+      await waitFor("told what it missed", () => subscriber.names().length >= 4);
       const missed = [`+${workload("api").uid}`, `-${workload("web").uid}`];
       assert.deepEqual(subscriber.names().slice(2), missed);
       const [end] = subscriber.changes.filter(({ kind }) => kind === "disconnected");
@@ -296,7 +227,7 @@ describe("startDiscoveryAndCa()", () => {
     it("refuses a client without a token, and with a wrong one", async () => {
       for (const readToken of [async () => undefined, async () => "wrong"]) {
         const subscriber = subscribe({ readToken });
-        await until("refused", () => subscriber.firstError() !== undefined);
+        await waitFor("refused", () => subscriber.firstError() !== undefined);
         assert.match(subscriber.firstError() ?? "", /Cannot accept the token/);
       }
       assert.equal(events.filter(({ kind }) => kind === "callerRefused").length >= 2, true);
@@ -306,13 +237,13 @@ describe("startDiscoveryAndCa()", () => {
       const yesterday = { nowMs: () => Date.now() - DAY_MS };
       const old = await token("n1", 60_000, yesterday);
       const subscriber = subscribe({ readToken: async () => old });
-      await until("refused", () => subscriber.firstError() !== undefined);
+      await waitFor("refused", () => subscriber.firstError() !== undefined);
       assert.match(subscriber.firstError() ?? "", /it expired at \d{4}-/);
     });
 
     it("refuses a node that calls itself by the name of another", async () => {
       const subscriber = subscribe({}, "n2");
-      await until("refused", () => subscriber.firstError() !== undefined);
+      await waitFor("refused", () => subscriber.firstError() !== undefined);
       assert.match(subscriber.firstError() ?? "", /node "n2": the token is of node "n1"/);
     });
 
@@ -325,7 +256,7 @@ describe("startDiscoveryAndCa()", () => {
         { serverName: "elsewhere.example.org" },
       ]) {
         const subscriber = subscribe(change);
-        await until("failed", () => subscriber.firstError() !== undefined);
+        await waitFor("failed", () => subscriber.firstError() !== undefined);
         assert.equal(subscriber.updates.length, 0);
       }
       await subscribe({ serverName: "control.example.org" }).client.ready;

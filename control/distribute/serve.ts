@@ -24,6 +24,7 @@ export interface DiscoveryAndCaOptions {
   /** DNS names and addresses for the server's certificate, besides those it always has. */
   readonly serverNames: readonly string[];
   readonly trustDomain: string;
+  /** Complete from the start: a node that comes back forgets what is not in it. */
   readonly snapshots: SnapshotSource;
   readonly placement: PlacementSource;
   readonly clock: Clock;

@@ -219,7 +219,7 @@ class Stream {
     });
   }
 
-  /** From the first thing that is waited for; what is added to it later waits no longer than that. */
+  /** From the first thing that is waited for: what is added to it does not make it any longer. */
   #watchForStall(): void {
     const limitMs = this.#options.stallLimitMs ?? STALL_LIMIT_MS;
     const reason = `Cannot go on: nothing was read or answered for ${limitMs} ms`;
