@@ -1,6 +1,12 @@
 /** Connections that come to a pod: asks policy, and takes them to the application. */
 import { MeshError, reasonOf } from "#core/errors.ts";
-import { formatSocketAddress, type IpAddress, isIpv4, type SocketAddress } from "#core/ip.ts";
+import {
+  formatSocketAddress,
+  type IpAddress,
+  isIpv4,
+  isLoopback,
+  type SocketAddress,
+} from "#core/ip.ts";
 import type { Connection } from "#core/policy/policy.ts";
 import { isProxyPort, resolveTunnelDestination } from "#core/service/outbound.ts";
 import type { Service } from "#core/service/service.ts";
@@ -19,9 +25,14 @@ import { baggageOf, forwardedHost, parseAuthority, parseBaggage } from "./header
 import { describeDenial } from "./live-inbound.ts";
 import type { PartyFacts } from "./traffic.ts";
 
-/** What the application's own connection comes from: addresses that no wire can carry. */
+/**
+ * What the connection to the application comes from: an address that no wire can carry.
+ *
+ * IPv6 has none to spare. From ::1 the kernel cannot send the reset that says that nobody listens,
+ * so a refused port would be a time-out; the pod's own address, which is what an unbound socket
+ * gets, is no less local.
+ */
 const SOURCE_IPV4 = "127.0.0.6" as IpAddress;
-const SOURCE_IPV6 = "::1" as IpAddress;
 
 /** How the tunnel listener of a pod is to behave. */
 export function tunnelListenerOptions(context: ProxyContext, pod: PodPlace): TunnelListenerOptions {
@@ -152,6 +163,10 @@ async function servePlaintext(
   const { peer, local } = downstream;
   const refuse = (reason: string) => refusePlaintext(context, pod, downstream, reason);
   if (peer.ip === local.ip) return refuse("the pod's own connection came back to it");
+  if (isLoopback(local.ip) && !pod.addresses.includes(local.ip)) {
+    // Capture brings no such connection: a process of the pod has dialled this very listener.
+    return refuse("loopback is not reached through the mesh");
+  }
   if (isProxyPort(local.port)) return refuse(`port ${local.port} is the mesh's own`);
   const workload =
     context.state.localWorkload(pod) ?? (await context.state.waitForLocalWorkload(pod));
@@ -191,8 +206,8 @@ async function admit(context: ProxyContext, arriving: Arriving): Promise<void> {
     return refuse(401);
   }
   const target: SocketAddress = { ip: connection.destinationIp, port: connection.destinationPort };
-  const bind = isIpv4(target.ip) ? SOURCE_IPV4 : SOURCE_IPV6;
-  const dial = dialFrom(pod, target, { bind, showClient: downstream.peer });
+  const source = isIpv4(target.ip) ? { bind: SOURCE_IPV4 } : {};
+  const dial = dialFrom(pod, target, { ...source, showClient: downstream.peer });
   const result = await downstream.connect({ kind: "tcp", dial });
   if (result.kind === "failed") {
     context.connections.failed(facts, failureAtApplication(target, result.failure));
