@@ -7,6 +7,7 @@ import {
   complaintsForTest,
   interpretForTest,
   ROOT_NAMESPACE,
+  rawObjectFromJson,
   understoodForTest,
 } from "./fixtures.ts";
 
@@ -381,7 +382,7 @@ describe("any AuthorizationPolicy", () => {
   it("is understood or refused, and never anything else", () => {
     fc.assert(
       fc.property(anything, (spec) => {
-        const interpretation = interpretForTest(policyText(spec));
+        const interpretation = interpretForTest(policyText(spec), rawObjectFromJson);
         if (interpretation.kind === "refused") assert.ok(interpretation.mistakes.length > 0);
       }),
       { numRuns: 3_000 },
@@ -401,7 +402,7 @@ describe("any AuthorizationPolicy", () => {
     fc.assert(
       fc.property(source, operation, (someSource, someOperation) => {
         const rule = { from: [{ source: someSource }], to: [{ operation: someOperation }] };
-        const interpretation = interpretForTest(policyText({ rules: [rule] }));
+        const interpretation = interpretForTest(policyText({ rules: [rule] }), rawObjectFromJson);
         if (interpretation.kind === "refused") return;
         const { object } = interpretation;
         assert.equal(object.kind, "AuthorizationPolicy");

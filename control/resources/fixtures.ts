@@ -2,6 +2,7 @@
 import { parseFile } from "../source/directory/parse.ts";
 import type { RawObject } from "../source/source.ts";
 import { type Interpretation, interpret } from "./interpret.ts";
+import { isNamespaced, splitApiVersion } from "./kinds.ts";
 import type { MeshObject } from "./objects.ts";
 
 export const ROOT_NAMESPACE = "istio-system";
@@ -21,8 +22,26 @@ export function rawObjectForTest(text: string, file?: string): RawObject {
   return object;
 }
 
-export function interpretForTest(text: string): Interpretation {
-  return interpret(rawObjectForTest(text), { rootNamespace: ROOT_NAMESPACE });
+/** The object of a JSON text, without places; faster than reading it as YAML. */
+export function rawObjectFromJson(text: string): RawObject {
+  const value: unknown = JSON.parse(text);
+  // Written by the test itself.
+  const { apiVersion, kind, metadata } = value as {
+    readonly apiVersion: string;
+    readonly kind: string;
+    readonly metadata: { readonly name: string; readonly namespace?: string };
+  };
+  const id = {
+    group: splitApiVersion(apiVersion).group,
+    kind,
+    namespace: isNamespaced(kind) ? (metadata.namespace ?? "default") : "",
+    name: metadata.name,
+  };
+  return { id, apiVersion, value, origin: { file: "test.json", line: 1 }, lineOf: () => 1 };
+}
+
+export function interpretForTest(text: string, read = rawObjectForTest): Interpretation {
+  return interpret(read(text), { rootNamespace: ROOT_NAMESPACE });
 }
 
 /** The object, which has to be of that kind and without mistakes. */

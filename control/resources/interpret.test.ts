@@ -393,7 +393,7 @@ describe("any object", () => {
             if (!(error instanceof Error && error.message.startsWith("line "))) throw error;
           }
         }),
-        { numRuns: 700 },
+        { numRuns: 300 },
       );
     }
   });
