@@ -124,6 +124,7 @@ function createParts(config: AgentConfig, loggers: Loggers): Parts {
     context,
     datapath,
     createEngine: () => createHboneEngine({ ...tunnel, idleReleaseMs }),
+    ipv6: config.ipv6,
     onOpened: () => metrics.podStarted(),
     onDrained: () => metrics.podStopped(),
   });

@@ -36,6 +36,8 @@ export interface PodDatapath<Netns> {
 export interface PodProxyOptions<Netns> {
   readonly context: ProxyContext;
   readonly datapath: PodDatapath<Netns>;
+  /** False leaves IPv6 without listeners: what is captured of it is then refused. */
+  readonly ipv6: boolean;
   readonly createEngine: () => TunnelEngine;
   /** Closes a descriptor that nobody took over. */
   readonly closeDescriptor: (fd: number) => void;
@@ -137,7 +139,7 @@ function placeOf<Netns extends PodNetns>(
 
 /** Opens the listeners of each family that the pod has an address of. */
 function listenFor<Netns>(
-  { context }: PodProxyOptions<Netns>,
+  { context, ipv6: isIpv6On }: PodProxyOptions<Netns>,
   place: PodPlace,
   netns: PodNetns,
   engine: TunnelEngine,
@@ -158,7 +160,8 @@ function listenFor<Netns>(
     hbone: open(family, (fd) => engine.listenTunnel(fd, tunnelListenerOptions(context, place))),
   });
   const ipv4 = place.addresses.some(isIpv4) ? openAll("ipv4") : undefined;
-  const ipv6 = place.addresses.every(isIpv4) ? undefined : openAll("ipv6");
+  const hasIpv6 = isIpv6On && !place.addresses.every(isIpv4);
+  const ipv6 = hasIpv6 ? openAll("ipv6") : undefined;
   return {
     ...(ipv4 && { out4: ipv4.outbound, in4: ipv4.inbound, hbone4: ipv4.hbone }),
     ...(ipv6 && { out6: ipv6.outbound, in6: ipv6.inbound, hbone6: ipv6.hbone }),

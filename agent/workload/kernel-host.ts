@@ -12,17 +12,18 @@ export interface KernelHostOptions {
   readonly context: ProxyContext;
   readonly datapath: Datapath;
   readonly createEngine: () => TunnelEngine;
+  readonly ipv6: boolean;
   readonly onOpened: () => void;
   readonly onDrained: () => void;
 }
 
 /** Enrols pods with the kernel of this host. */
 export function createKernelHost(options: KernelHostOptions): PodHost<Netns, PodProxy> {
-  const { context, datapath, createEngine, onOpened, onDrained } = options;
+  const { context, datapath, createEngine, ipv6, onOpened, onDrained } = options;
   return {
     openNetns: openNetnsIfThere,
     open: (pod, netns) => {
-      const shared = { context, datapath, createEngine, closeDescriptor, onDrained };
+      const shared = { context, datapath, createEngine, ipv6, closeDescriptor, onDrained };
       const proxy = openPodProxy(shared, pod, netns);
       onOpened();
       return proxy;

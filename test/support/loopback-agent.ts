@@ -101,6 +101,7 @@ export class LoopbackAgent {
           },
         },
         createEngine: () => spyOn(createHboneEngine(), listeners, () => pod.dialled),
+        ipv6: true,
         closeDescriptor: () => undefined,
         onDrained: () => undefined,
       },
