@@ -1,3 +1,5 @@
+import { relative } from "node:path";
+
 /** What is wrong with something the user wrote, and where. */
 export interface Problem {
   /** As the user named it; "" where the problem is in no file. */
@@ -19,7 +21,13 @@ export interface Problem {
 export function formatProblem(problem: Problem): string {
   const { file, line, object, field, reason, severity, lastGood } = problem;
   const stays = lastGood ? " (the version before it stays in force)" : "";
-  const where = file === "" ? [] : [line > 0 ? `${file}:${line}` : file];
+  const where = file === "" ? [] : [line > 0 ? `${shown(file)}:${line}` : shown(file)];
   const parts = [...where, object, field, severity === "note" ? `note: ${reason}` : reason];
   return parts.filter((part) => part !== "").join(": ") + stays;
+}
+
+/** As the person who reads it would write it. */
+function shown(file: string): string {
+  const fromHere = relative(process.cwd(), file);
+  return fromHere.startsWith("..") ? file : fromHere;
 }

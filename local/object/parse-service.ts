@@ -63,7 +63,11 @@ function isAddress(reader: FieldReader, text: string): boolean {
   }
 }
 
-/** Both families where the Service does not say: a pod here always has both. */
+/**
+ * One family where the Service does not say, as in Kubernetes: many a program listens on one only.
+ *
+ * @see https://kubernetes.io/docs/concepts/services-networking/dual-stack/#services
+ */
 function parseFamilies(reader: FieldReader): readonly IpFamily[] {
   const policy = reader.oneOf("ipFamilyPolicy", POLICIES);
   const listed = reader.texts("ipFamilies") ?? [];
@@ -72,8 +76,8 @@ function parseFamilies(reader: FieldReader): readonly IpFamily[] {
     reader.complain("ipFamilies", 'expected "IPv4", "IPv6" or both');
   }
   const [first = "IPv4"] = listed;
-  if (policy === "SingleStack") return BOTH.filter((family) => family === first);
-  return policy === undefined && families.length > 0 ? families : BOTH;
+  const isDual = policy === undefined ? families.length > 1 : policy !== "SingleStack";
+  return isDual ? BOTH : BOTH.filter((family) => family === first);
 }
 
 function parsePorts(reader: FieldReader, mayBeEmpty: boolean): readonly ServicePort[] {

@@ -10,7 +10,7 @@ import { createCgroup, killCgroup } from "../state/cgroup.ts";
 import { type Container, type ContainerEvent, INITIAL, next } from "./container.ts";
 import { enterBeside, enterNew, type PodPlace, type Program } from "./enter.ts";
 import { cutLog, openLog } from "./log-file.ts";
-import { count, delayMs, UNPROBED } from "./probe.ts";
+import { count, delayMs, firstDelayMs, UNPROBED } from "./probe.ts";
 import { attempt } from "./prober.ts";
 
 export interface ContainerOptions {
@@ -114,7 +114,9 @@ export class ContainerLoop {
     if (this.#child === undefined) return;
     this.#child = undefined;
     this.#probing.abort();
-    if (!this.#stopped) this.#note(reason ?? `ended with ${code}`);
+    // That it was told to end is known, and why.
+    const isExpected = this.#stopped || this.#state.phase === "stopping";
+    if (!isExpected) this.#note(reason ?? `ended with ${code}`);
     // What the first process started is not to outlive it.
     killCgroup(this.#options.place.cgroup)
       .catch((error: unknown) => this.#note(reasonOf(error)))
@@ -175,7 +177,7 @@ export class ContainerLoop {
     const { netnsPath } = place;
     const enter = (command: readonly string[]) => this.enter(command) ?? ["false"];
     let state = UNPROBED;
-    await delay(spec.initialDelayMs, undefined, { signal });
+    await delay(firstDelayMs(kind, spec), undefined, { signal });
     for (;;) {
       const outcome = await attempt(spec, { netnsPath, ip, enter });
       if (signal.aborted) return;

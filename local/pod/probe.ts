@@ -25,7 +25,11 @@ export const UNPROBED: ProbeState = {
  */
 const EARLY_DELAY_MS = 50;
 
-/** A liveness probe only ever takes something away: nothing is gained by asking early. */
+/** After the start of the container. A liveness probe only ever takes away: it is never early. */
+export function firstDelayMs(kind: ProbeKind, { initialDelayMs, periodMs }: ProbeSpec): number {
+  return kind === "liveness" ? Math.max(initialDelayMs, periodMs) : initialDelayMs;
+}
+
 export function delayMs(kind: ProbeKind, spec: ProbeSpec, state: ProbeState): number {
   if (kind === "liveness" || state.healthy !== undefined) return spec.periodMs;
   return Math.min(spec.periodMs, EARLY_DELAY_MS * 2 ** state.attempts);

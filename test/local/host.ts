@@ -25,12 +25,16 @@ export function tracesOf(runtime: string): Traces {
   };
 }
 
-/** By their cgroup: a process that was started in a pod cannot have left it. */
+/**
+ * By their cgroup: a process that was started in a pod cannot have left it. A zombie is none: it
+ * waits for its parent, which after a kill -9 is whatever process 1 of this host may be.
+ */
 function processesOf(runtime: string): readonly string[] {
   return namesIn("/proc").filter((pid) => {
     if (!/^\d+$/.test(pid)) return false;
     try {
-      return readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(`/aquifer-${runtime}/`);
+      const isOwn = readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(`/aquifer-${runtime}/`);
+      return isOwn && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
     } catch {
       return false; // it has just ended
     }

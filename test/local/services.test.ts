@@ -111,7 +111,12 @@ describe("services, without a mesh", () => {
     const { stdout } = await cluster.exec("shop/near", ["getent", "ahostsv4", "web-each"]);
     const { pods } = await cluster.status();
     const servers = pods.filter(({ name }) => name.startsWith("web-"));
-    const found = new Set(stdout.trim().split("\n").map((line) => line.split(/\s+/)[0]));
+    const found = new Set(
+      stdout
+        .trim()
+        .split("\n")
+        .map((line) => line.split(/\s+/)[0]),
+    );
     assert.deepEqual([...found].toSorted(), servers.map((each) => each.addresses[0]).toSorted());
   });
 
