@@ -5,6 +5,7 @@ import type { Clock } from "#core/clock.ts";
 import { MeshError, reasonOf } from "#core/errors.ts";
 import { formatSocketAddress, parseIp, type SocketAddress } from "#core/ip.ts";
 import { addCertificateService } from "#wire/ca/server.ts";
+import { CallerGate } from "#wire/xds/caller-gate.ts";
 import { MESSAGE_BYTES_MAX } from "#wire/xds/delta-method.ts";
 import { DiscoveryServer } from "#wire/xds/server.ts";
 import { issueCertificate } from "../authority/issue.ts";
@@ -40,7 +41,8 @@ export interface DiscoveryAndCa {
 }
 
 const SERVER_OPTIONS = {
-  // Requests name what a node has already: of the largest mesh that is about 10 MiB.
+  // Requests name what a node has already: of the largest mesh that is about 10 MiB. The gate sees
+  // to it that only nodes can fill our memory so.
   "grpc.max_receive_message_length": 32 * 1024 * 1024,
   "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
   // A node that is gone without a word is found out after 30 s and 10 s more. Nodes ping as often
@@ -63,15 +65,15 @@ const CLOSE_LIMIT_MS = 2_000;
 export async function startDiscoveryAndCa(options: DiscoveryAndCaOptions): Promise<DiscoveryAndCa> {
   const { stateDirectory, trustDomain, snapshots, placement, clock, onEvent } = options;
   const authority = await openAuthority({ directory: stateDirectory, trustDomain, clock });
-  const authenticate = await openTokenAuthenticator(stateDirectory, clock);
+  const gate = new CallerGate(await openTokenAuthenticator(stateDirectory, clock), onEvent);
   const catalog = new SnapshotCatalog(onEvent);
   catalog.update(snapshots.current());
-  const discovery = new DiscoveryServer({ catalog: () => catalog.catalog, authenticate, onEvent });
+  const discovery = new DiscoveryServer({ catalog: () => catalog.catalog, gate, onEvent });
   const rules = { authority, trustDomain, placement, clock };
-  const server = new Server(SERVER_OPTIONS);
+  const server = new Server({ ...SERVER_OPTIONS, interceptors: [gate.interceptor] });
   discovery.addTo(server);
   addCertificateService(server, {
-    authenticate,
+    gate,
     sign: (request) => issueCertificate(request, rules),
     onEvent,
   });

@@ -13,8 +13,8 @@ import {
   type IstioCertificateResponse,
   IstioCertificateResponseSchema,
 } from "#wire/gen/ca_pb.js";
-import type { Authenticate, Caller, CallerRefusedEvent } from "../xds/caller.ts";
-import { authenticateSafely, credentialsOf } from "../xds/server.ts";
+import type { Caller } from "../xds/caller.ts";
+import type { CallerGate } from "../xds/caller-gate.ts";
 import { CREATE_CERTIFICATE, IMPERSONATED_IDENTITY } from "./certificate-method.ts";
 
 export interface SigningRequest {
@@ -49,11 +49,11 @@ export type CertificateServerEvent =
       readonly serialNumber: string;
       readonly notAfterMs: number;
     }
-  | { readonly kind: "certificateRefused"; readonly node: string; readonly reason: string }
-  | CallerRefusedEvent;
+  | { readonly kind: "certificateRefused"; readonly node: string; readonly reason: string };
 
 export interface CertificateServiceOptions {
-  readonly authenticate: Authenticate;
+  /** The gate of the gRPC server that this is added to. */
+  readonly gate: CallerGate;
   readonly sign: (request: SigningRequest) => Promise<SigningOutcome>;
   /** Must not throw. */
   readonly onEvent: (event: CertificateServerEvent) => void;
@@ -70,14 +70,8 @@ export function addCertificateService(server: Server, options: CertificateServic
 }
 
 async function serve(call: Call, respond: Respond, options: CertificateServiceOptions) {
-  const { authenticate, sign, onEvent } = options;
-  const authentication = await authenticateSafely(authenticate, credentialsOf(call.metadata));
-  if (authentication.kind === "refused") {
-    respond(failure(status.UNAUTHENTICATED, authentication.reason));
-    onEvent({ kind: "callerRefused", peer: call.getPeer(), reason: authentication.reason });
-    return;
-  }
-  const { caller } = authentication;
+  const { gate, sign, onEvent } = options;
+  const caller = gate.callerOf(call.metadata);
   const { node } = caller;
   const outcome = await signSafely(sign, caller, call.request);
   switch (outcome.kind) {

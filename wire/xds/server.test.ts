@@ -6,6 +6,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import {
   type Client,
   type ClientDuplexStream,
+  type Metadata,
   Server,
   ServerCredentials,
   type ServiceError,
@@ -15,6 +16,7 @@ import { type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema } from "#wire/g
 import { type Issued, TestAuthority } from "../../test/support/certificates.ts";
 import { waitFor } from "../../test/support/wait.ts";
 import type { Authenticate } from "./caller.ts";
+import { CallerGate } from "./caller-gate.ts";
 import { callMetadata, createChannel } from "./channel.ts";
 import { DELTA_METHOD_OF_CLIENT, type ReceivedResponse } from "./delta-method.ts";
 import type { Catalog } from "./delta-session.ts";
@@ -24,8 +26,16 @@ import { ADDRESS_TYPE, AUTHORIZATION_TYPE, LEGACY_WORKLOAD_TYPE } from "./type-u
 
 type Request = MessageInitShape<typeof DeltaDiscoveryRequestSchema>;
 
+/** Callers with the token "slow" are let in when this says so. */
+let letIn: () => void = () => undefined;
+
 /** The token is the name of the node. */
 const authenticate: Authenticate = async ({ bearerToken }) => {
+  if (bearerToken === "slow") {
+    await new Promise<void>((resolve) => {
+      letIn = resolve;
+    });
+  }
   if (bearerToken === "broken") throw new Error("no key");
   if (bearerToken === undefined) return { kind: "refused", reason: "no token" };
   return { kind: "accepted", caller: { kind: "node", node: bearerToken } };
@@ -37,7 +47,7 @@ class RawClient {
   readonly call: ClientDuplexStream<DeltaDiscoveryRequest, ReceivedResponse>;
   ended: ServiceError | "ok" | undefined;
 
-  constructor(client: Client, metadata: Awaited<ReturnType<typeof callMetadata>>) {
+  constructor(client: Client, metadata: Metadata) {
     const { path, requestSerialize, responseDeserialize } = DELTA_METHOD_OF_CLIENT;
     this.call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata);
     this.call.on("error", (error: ServiceError) => {
@@ -78,8 +88,9 @@ describe("DiscoveryServer", () => {
 
   const start = async (options: { stallLimitMs?: number } = {}) => {
     const onEvent = (event: DiscoveryServerEvent) => events.push(event);
-    discovery = new DiscoveryServer({ catalog: () => entries, authenticate, onEvent, ...options });
-    server = new Server({ "grpc.max_send_message_length": -1 });
+    const gate = new CallerGate(authenticate, onEvent);
+    discovery = new DiscoveryServer({ catalog: () => entries, gate, onEvent, ...options });
+    server = new Server({ interceptors: [gate.interceptor] });
     discovery.addTo(server);
     const { certificatePem, privateKeyPem } = issued;
     const pair = {
@@ -89,7 +100,7 @@ describe("DiscoveryServer", () => {
     const bind = promisify(server.bindAsync.bind(server));
     port = await bind("127.0.0.1:0", ServerCredentials.createSsl(null, [pair]));
   };
-  const connect = async (token: string | undefined = "n1") => {
+  const connect = async (token = "n1") => {
     const endpoint = {
       url: new URL(`https://localhost:${port}`),
       serverName: undefined,
@@ -140,6 +151,22 @@ describe("DiscoveryServer", () => {
     assert.equal(broken.details, "Cannot check the caller: no key");
     assert.equal(ofKind("callerRefused").length, 2);
     assert.match(ofKind("callerRefused")[0]?.peer ?? "", /^127\.0\.0\.1:\d+$/);
+  });
+
+  it("does not serve one that hangs up while it is being looked at", async () => {
+    await start();
+    const client = await connect("slow");
+    const before = letIn;
+    await waitFor("question", () => letIn !== before);
+    client.call.cancel();
+    await waitFor("end", () => client.ended);
+    // The server hears of the end before it hears of what this other caller asks.
+    const other = await connect("n1");
+    other.send({ typeUrl: AUTHORIZATION_TYPE });
+    await other.responses(1);
+    letIn();
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(discovery.streams, 1);
   });
 
   it("refuses a node that claims another name with PERMISSION_DENIED", async () => {

@@ -1,13 +1,13 @@
 /**
  * The server of workload discovery: one delta ADS stream per node.
  *
- * What to send is delta-session.ts's to say. This file moves it: it authenticates the caller, keeps
- * one response at a time on its way, and ends streams that cannot go on.
+ * What to send is delta-session.ts's to say. This file moves it: it keeps one response at a time on
+ * its way, and ends streams that cannot go on.
  */
 import { Metadata, type Server, type ServerDuplexStream, status } from "@grpc/grpc-js";
-import { reasonOf } from "#core/errors.ts";
 import type { DeltaDiscoveryRequest } from "#wire/gen/discovery_pb.js";
-import type { Authenticate, Caller, CallerRefusedEvent, Credentials } from "./caller.ts";
+import type { Caller, CallerRefusedEvent } from "./caller.ts";
+import type { CallerGate } from "./caller-gate.ts";
 import { DELTA_METHOD_OF_SERVER } from "./delta-method.ts";
 import { type Accepted, type Catalog, type CatalogChange, DeltaSession } from "./delta-session.ts";
 import { joinResponse } from "./resource.ts";
@@ -35,7 +35,8 @@ export type DiscoveryServerEvent =
 
 export interface DiscoveryServerOptions {
   readonly catalog: () => Catalog;
-  readonly authenticate: Authenticate;
+  /** The gate of the gRPC server that this is added to. */
+  readonly gate: CallerGate;
   /** Must not throw. */
   readonly onEvent: (event: DiscoveryServerEvent) => void;
   /** Tests shorten it. */
@@ -65,7 +66,7 @@ export class DiscoveryServer {
   addTo(server: Server): void {
     server.addService(
       { deltaAggregatedResources: DELTA_METHOD_OF_SERVER },
-      { deltaAggregatedResources: (call: Call) => void this.#serve(call) },
+      { deltaAggregatedResources: (call: Call) => this.#serve(call) },
     );
   }
 
@@ -86,15 +87,9 @@ export class DiscoveryServer {
     }
   }
 
-  async #serve(call: Call): Promise<void> {
-    const { authenticate, onEvent } = this.#options;
-    const authentication = await authenticateSafely(authenticate, credentialsOf(call.metadata));
-    if (authentication.kind === "refused") {
-      endCall(call, status.UNAUTHENTICATED, authentication.reason);
-      onEvent({ kind: "callerRefused", peer: call.getPeer(), reason: authentication.reason });
-      return;
-    }
-    const { caller } = authentication;
+  #serve(call: Call): void {
+    const { gate, onEvent } = this.#options;
+    const caller = gate.callerOf(call.metadata);
     const obstacle = this.#obstacleFor(caller);
     if (obstacle) {
       endCall(call, obstacle.code, obstacle.reason);
@@ -239,28 +234,6 @@ class Stream {
     clearTimeout(this.#stallTimer);
     this.#options.onEvent({ kind: "streamEnded", node: this.node, reason });
   }
-}
-
-/** Turns what an authenticator throws into a refusal: nobody gets in by breaking it. */
-export async function authenticateSafely(authenticate: Authenticate, credentials: Credentials) {
-  try {
-    return await authenticate(credentials);
-  } catch (error) {
-    return { kind: "refused", reason: `Cannot check the caller: ${reasonOf(error)}` } as const;
-  }
-}
-
-/** What a call shows of itself, from its headers. */
-export function credentialsOf(metadata: Metadata): Credentials {
-  const authorization = textOf(metadata, "authorization");
-  const [, bearerToken] = /^Bearer ([^ ]+)$/i.exec(authorization ?? "") ?? [];
-  return { bearerToken, clusterId: textOf(metadata, "clusterid") };
-}
-
-function textOf(metadata: Metadata, key: string): string | undefined {
-  const values = metadata.get(key);
-  // Two tokens are as good as none: it is not for us to say which of them counts.
-  return values.length === 1 ? values[0]?.toString() : undefined;
 }
 
 /** The node name a request claims, where it is not `node`. */
