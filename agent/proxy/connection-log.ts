@@ -176,28 +176,26 @@ function directionOf(reporter: "source" | "destination"): "inbound" | "outbound"
 
 /** Fields without a value are left out, as Istio's proxies do. */
 function fieldsOf(facts: ConnectionFacts): Record<string, string> {
-  const fields: Record<string, string | undefined> = {
-    "src.addr": formatSocketAddress(facts.client),
-    ...partyFields("src", facts.source, facts.sourceIdentity),
-    "dst.addr": facts.server && formatSocketAddress(facts.server),
-    "dst.hbone_addr": facts.tunnelled,
-    "dst.service": facts.service?.hostname,
-    ...partyFields("dst", facts.destination, facts.destinationIdentity),
-    direction: directionOf(facts.reporter),
-  };
-  const known = Object.entries(fields).filter(([, value]) => value !== undefined && value !== "");
-  return Object.fromEntries(known) as Record<string, string>; // what is undefined was filtered
+  const { service, server, tunnelled } = facts;
+  const fields: Record<string, string> = { "src.addr": formatSocketAddress(facts.client) };
+  addParty(fields, "src", facts.source, facts.sourceIdentity);
+  if (server) fields["dst.addr"] = formatSocketAddress(server);
+  if (tunnelled) fields["dst.hbone_addr"] = tunnelled;
+  if (service) fields["dst.service"] = service.hostname;
+  addParty(fields, "dst", facts.destination, facts.destinationIdentity);
+  fields["direction"] = directionOf(facts.reporter);
+  return fields;
 }
 
-function partyFields(
+function addParty(
+  fields: Record<string, string>,
   side: "src" | "dst",
   party: (PartyFacts & { readonly name?: string }) | undefined,
   identity: string | undefined,
-): Record<string, string | undefined> {
-  return {
-    [`${side}.workload`]: party?.name ?? party?.workloadName,
-    [`${side}.namespace`]: party?.namespace,
-    [`${side}.identity`]: identity,
-    [`${side}.cluster`]: party?.clusterId,
-  };
+): void {
+  const name = party?.name ?? party?.workloadName;
+  if (name) fields[`${side}.workload`] = name;
+  if (party?.namespace) fields[`${side}.namespace`] = party.namespace;
+  if (identity) fields[`${side}.identity`] = identity;
+  if (party?.clusterId) fields[`${side}.cluster`] = party.clusterId;
 }

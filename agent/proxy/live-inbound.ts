@@ -128,8 +128,10 @@ export function describeDenial(decision: Extract<Decision, { verdict: "deny" }>)
         reason: `denied by policy "${decision.by}"`,
         policy: decision.by,
       };
-    case "notAllowed":
-      return { flags: "DENY", reason: "no allow policy matches" };
+    case "notAllowed": {
+      const among = decision.among.join(", ");
+      return { flags: "DENY", reason: `not allowed by policy "${among}"`, policy: among };
+    }
     case "policyUnknown":
       return {
         flags: "DENY",
