@@ -204,6 +204,23 @@ describe("DirectorySource", () => {
     await assert.rejects(started, /enough/);
   });
 
+  it("comes to an end where links lead everywhere", async () => {
+    const folders = Array.from({ length: 9 }, (_, index) => `f${index}`);
+    for (const folder of folders) {
+      await mkdir(at(folder));
+      await write(`${folder}/a.yaml`, namespaces(folder));
+      for (const other of folders) await symlink(at(other), at(folder, `to-${other}`));
+    }
+    await open();
+    assert.equal(listener.names, folders.join(" "));
+    assert.deepEqual(listener.problems, []);
+    const files = [...listener.objects.values()].map(({ origin }) => origin.file);
+    assert.deepEqual(
+      files,
+      folders.map((folder) => at(folder, "a.yaml")),
+    );
+  });
+
   it("keeps everything while its folder is gone", async () => {
     await mkdir(at("in"));
     await write("in/a.yaml", namespaces("a"));

@@ -1,11 +1,12 @@
 import { open } from "node:fs/promises";
+import path from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { Problem } from "../problem.ts";
 import { keyOfId, type ObjectSource, type RawObject, type SourceChange } from "../source.ts";
 import { EMPTY_FILE, type FileState, nextState, settleClaims, unreadableState } from "./files.ts";
 import { parseFile } from "./parse.ts";
-import { describe, type Scan, type Stamp, scan } from "./scan.ts";
+import { describe, type Scan, type Stamp, scan, type Unreadable } from "./scan.ts";
 import { FolderWatch } from "./watch.ts";
 
 /** Parsing blocks: some hundred milliseconds for a file of this size. */
@@ -54,7 +55,8 @@ export class DirectorySource implements ObjectSource {
    *   at the first look, and is forgotten where it is gone from its file
    */
   constructor(roots: readonly string[], remembered: readonly RawObject[] = []) {
-    this.#roots = roots;
+    // Names of files are compared with names of folders, so there is one way to write each.
+    this.#roots = [...new Set(roots.map((root) => path.resolve(root)))];
     for (const [file, objects] of Map.groupBy(remembered, ({ origin }) => origin.file)) {
       const byKey = new Map(objects.map((object) => [keyOfId(object.id), object]));
       this.#files.set(file, { stamp: undefined, state: { objects: byKey, problems: [] } });
@@ -117,12 +119,12 @@ export class DirectorySource implements ObjectSource {
     await this.#readChanged(seen);
     if (this.#isClosed) return;
     const problems = [...seen.unreadable]
-      .filter(({ path }) => !this.#files.has(path))
-      .map(({ path, reason }) => this.#unreadableProblem(path, reason));
+      .filter((one) => !this.#files.has(one.path))
+      .map((one) => this.#unreadableProblem(one));
     for (const [folder, reason] of failures) problems.push(unwatchedProblem(folder, reason));
     // What was made between the look and the watch was seen by neither.
     if (isNew) this.#firstEventMs ??= performance.now();
-    const isComplete = !seen.unreadable.some(({ path }) => this.#roots.includes(path));
+    const isComplete = !seen.unreadable.some((one) => this.#roots.includes(one.path));
     if (isComplete) this.#isSynced = true;
     this.#report(problems, this.#emptySinceMs.size > 0 ? EMPTY_FILE_MS : RESCAN_MS);
   }
@@ -142,7 +144,7 @@ export class DirectorySource implements ObjectSource {
     }
     for (const [file, known] of this.#files) {
       if (files.has(file)) continue;
-      const hidden = seen.unreadable.find(({ path }) => isAtOrBelow(file, path));
+      const hidden = seen.unreadable.find((one) => isAtOrBelow(file, one.path));
       if (!hidden) continue;
       // The trouble with a folder is told once, for all that is in it.
       const state =
@@ -215,13 +217,13 @@ export class DirectorySource implements ObjectSource {
     this.#onSynced = undefined;
   }
 
-  #unreadableProblem(path: string, reason: string): Problem {
-    const isKept = [...this.#files.keys()].some((file) => isAtOrBelow(file, path));
+  #unreadableProblem({ path: place, reason }: Unreadable): Problem {
+    const isKept = [...this.#files.keys()].some((file) => isAtOrBelow(file, place));
     const consequence = isKept
       ? "the last good version of its objects stays"
       : "nothing of it is in force";
     return {
-      origin: { file: path, line: 1 },
+      origin: { file: place, line: 1 },
       object: undefined,
       field: undefined,
       reason: `cannot be read: ${reason}; ${consequence}`,

@@ -28,83 +28,101 @@ export interface Unreadable {
 
 /** Far beyond any sensible tree, and few enough that one look stays below a second. */
 export const FILES_MAX = 20_000;
+/** Below the kernel's usual limit on watches, and an end to links that lead everywhere. */
+const FOLDERS_MAX = 5_000;
 const FOLDER_DEPTH_MAX = 16;
 
 /**
- * Looks through `roots` and all folders in them. Symbolic links are followed, a folder that holds
- * itself is entered once. Names that start with a dot are left out: editors and mounted volumes
- * keep their temporary files there.
+ * Looks through `roots` and all folders in them. Symbolic links are followed, after everything
+ * else, and each folder is entered once, by whatever name it is found first. Names that start with
+ * a dot are left out: editors and mounted volumes keep their temporary files there.
  */
 export async function scan(roots: readonly string[]): Promise<Scan> {
-  const walk: Walk = { files: new Map(), folders: new Map(), unreadable: [] };
-  for (const root of roots) await enter(root, 0, [], walk);
+  const walk: Walk = {
+    files: new Map(),
+    folders: new Map(),
+    unreadable: [],
+    marks: new Set(),
+    links: [],
+  };
+  for (const root of roots) await enter({ path: root, depth: 0, root }, walk);
+  // Grows while it is walked through: a folder behind a link has links of its own.
+  for (const link of walk.links) await followLink(link, walk);
   for (const { path: missing } of walk.unreadable) await watchAncestor(missing, walk.folders);
-  return { ...walk, files: new Map([...walk.files].sort(([a], [b]) => (a < b ? -1 : 1))) };
+  const files = new Map([...walk.files].sort(([a], [b]) => (a < b ? -1 : 1)));
+  return { files, folders: walk.folders, unreadable: walk.unreadable };
 }
 
 interface Walk {
   readonly files: Map<string, SeenFile>;
   readonly folders: Map<string, string>;
   readonly unreadable: Unreadable[];
+  /** Of the folders that were entered. */
+  readonly marks: Set<string>;
+  readonly links: Place[];
 }
 
-/** @param above  marks of the folders that this one is in */
-async function enter(
-  folder: string,
-  depth: number,
-  above: readonly string[],
-  walk: Walk,
-): Promise<void> {
-  const unreadable = (reason: string) => walk.unreadable.push({ path: folder, reason });
-  if (depth > FOLDER_DEPTH_MAX) {
-    unreadable(`folders are nested deeper than ${FOLDER_DEPTH_MAX} levels`);
-    return;
-  }
+interface Place {
+  readonly path: string;
+  readonly depth: number;
+  readonly root: string;
+}
+
+async function enter(place: Place, walk: Walk): Promise<void> {
+  const { path: folder, depth, root } = place;
+  const refuse = (reason: string): void => {
+    walk.unreadable.push({ path: folder, reason });
+  };
   const stats = await look(folder);
-  if (typeof stats === "string") {
-    unreadable(stats);
-    return;
-  }
-  if (!stats.isDirectory()) {
-    unreadable("it is not a folder");
-    return;
+  if (typeof stats === "string") return refuse(stats);
+  if (!stats.isDirectory()) return refuse("it is not a folder");
+  if (depth > FOLDER_DEPTH_MAX) {
+    return refuse(`folders are nested deeper than ${FOLDER_DEPTH_MAX} levels`);
   }
   const mark = markOf(stats);
-  if (above.includes(mark)) return;
+  if (walk.marks.has(mark)) return;
+  if (walk.marks.size >= FOLDERS_MAX) return refuseMore(root, `${FOLDERS_MAX} folders`, walk);
+  walk.marks.add(mark);
   walk.folders.set(folder, mark);
   const entries = await readdir(folder, { withFileTypes: true }).catch((error: unknown) =>
     describe(error),
   );
-  if (typeof entries === "string") {
-    unreadable(entries);
-    return;
-  }
-  for (const entry of entries) {
-    const target = path.join(folder, entry.name);
+  if (typeof entries === "string") return refuse(entries);
+  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const inner: Place = { path: path.join(folder, entry.name), depth: depth + 1, root };
     if (entry.name.startsWith(".")) continue;
-    await visit(target, depth, [...above, mark], walk);
-    if (entry.isSymbolicLink() && walk.files.has(target)) await watchTarget(target, walk.folders);
+    if (entry.isSymbolicLink()) walk.links.push(inner);
+    else if (entry.isDirectory()) await enter(inner, walk);
+    else if (isObjectFile(entry.name)) await addFile(inner, walk);
   }
 }
 
-async function visit(
-  entry: string,
-  depth: number,
-  above: readonly string[],
-  walk: Walk,
-): Promise<void> {
-  const stats = await look(entry);
+async function followLink(link: Place, walk: Walk): Promise<void> {
+  const stats = await look(link.path);
+  if (typeof stats !== "string" && stats.isDirectory()) return enter(link, walk);
+  if (!isObjectFile(link.path)) return;
+  await addFile(link, walk);
+  if (walk.files.has(link.path)) await watchTarget(link.path, walk.folders);
+}
+
+async function addFile({ path: file, root }: Place, walk: Walk): Promise<void> {
+  const stats = await look(file);
   // Gone since its folder was read, or a link to nowhere: there is no such file.
   if (stats === MISSING) return;
   if (typeof stats === "string") {
-    if (isObjectFile(entry)) walk.unreadable.push({ path: entry, reason: stats });
+    walk.unreadable.push({ path: file, reason: stats });
     return;
   }
-  if (stats.isDirectory()) await enter(entry, depth + 1, above, walk);
-  if (!stats.isFile() || !isObjectFile(entry)) return;
-  const seen = { stamp: stampOf(stats), changedAtMs: Math.max(stats.mtimeMs, stats.ctimeMs) };
-  if (walk.files.size < FILES_MAX) walk.files.set(entry, seen);
-  else walk.unreadable.push({ path: entry, reason: `there are more than ${FILES_MAX} files` });
+  if (!stats.isFile()) return;
+  if (walk.files.size >= FILES_MAX) return refuseMore(root, `${FILES_MAX} files`, walk);
+  const changedAtMs = Math.max(stats.mtimeMs, stats.ctimeMs);
+  walk.files.set(file, { stamp: stampOf(stats), changedAtMs });
+}
+
+/** What was not looked at is not gone, so the root as a whole counts as unreadable. Told once. */
+function refuseMore(root: string, limit: string, walk: Walk): void {
+  if (walk.unreadable.some((one) => one.path === root)) return;
+  walk.unreadable.push({ path: root, reason: `there are more than ${limit}` });
 }
 
 /** What is written to the file behind a link happens in another folder than the link's. */
