@@ -11,6 +11,11 @@ import type { Duplex } from "node:stream";
 export interface End {
   readonly stream: Duplex;
   /**
+   * Whether to hand it what one turn of the loop has brought in one piece. A session does that by
+   * itself; to a socket each chunk would be a system call, and those of a tunnel are of 16 KiB.
+   */
+  readonly collects: boolean;
+  /**
    * Why what was read so far is not all that was sent, or undefined where it is.
    *
    * Asked when the stream has ended, failed or closed; Node reports the first and the last of these
@@ -26,6 +31,7 @@ export interface End {
 export function tcpEnd(socket: Socket): End {
   return {
     stream: socket,
+    collects: true,
     // One that breaks emits an error, and one that we reset does not: only its FIN is missing.
     brokenReason: (error) => {
       if (error) return error.code ?? error.message;
@@ -42,6 +48,7 @@ export function tcpEnd(socket: Socket): End {
 export function tunnelEnd(stream: Http2Stream, sessionBroken: () => string | undefined): End {
   return {
     stream,
+    collects: false,
     brokenReason: (error) => sessionBroken() ?? streamBroken(stream) ?? error?.message,
     reset: () => resetStream(stream),
     finish: () => {

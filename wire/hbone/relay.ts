@@ -62,8 +62,18 @@ export class EndRelay implements Relay {
     const { stream: from } = source;
     const { stream: to } = sink;
 
+    let isCorked = false;
+    const uncork = () => {
+      isCorked = false;
+      to.uncork();
+    };
     from.on("data", (chunk: Buffer) => {
       direction.bytes += chunk.length;
+      if (sink.collects && !isCorked) {
+        isCorked = true;
+        to.cork();
+        setImmediate(uncork);
+      }
       if (!to.write(chunk) && to.writableLength >= BUFFER_BYTES) from.pause();
     });
     to.on("drain", () => from.resume());
