@@ -38,7 +38,11 @@ describe("evaluate()", () => {
 
   it("denies what no allow policy names", () => {
     const other = policy("allow", when({ namespaces: [{ kind: "exact", value: "bank" }] }));
-    assert.deepEqual(evaluate([other], cart), { verdict: "deny", because: "notAllowed" });
+    assert.deepEqual(evaluate([other], cart), {
+      verdict: "deny",
+      because: "notAllowed",
+      among: ["shop/allow"],
+    });
   });
 
   it("lets a deny policy win over an allow policy, in either order", () => {

@@ -51,7 +51,7 @@ function decide(policies: readonly Policy[], connection: Connection): Decision {
   const allowing = allows.find((p) => matchesPolicy(p, connection));
   return allowing
     ? { verdict: "allow", because: "allowed", by: allowing.key }
-    : { verdict: "deny", because: "notAllowed" };
+    : { verdict: "deny", because: "notAllowed", among: allows.map(({ key }) => key) };
 }
 
 /** A policy without rules matches nothing: an allow policy of that kind denies all. */
@@ -113,7 +113,8 @@ function holds<Value>(
   return (wanted.length === 0 || wanted.some(test)) && !unwanted.some(test);
 }
 
-function matchesText(wanted: StringMatch, text: string): boolean {
+/** Whether `text` is what `wanted` asks for. */
+export function matchesText(wanted: StringMatch, text: string): boolean {
   switch (wanted.kind) {
     case "exact":
       return text === wanted.value;

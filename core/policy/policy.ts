@@ -69,7 +69,12 @@ export type Decision =
   | { readonly verdict: "allow"; readonly because: "noAllowPolicies" }
   | { readonly verdict: "allow"; readonly because: "allowed"; readonly by: PolicyKey }
   | { readonly verdict: "deny"; readonly because: "denied"; readonly by: PolicyKey }
-  | { readonly verdict: "deny"; readonly because: "notAllowed" }
+  /** None of these, which are all the allow policies, matches. */
+  | {
+      readonly verdict: "deny";
+      readonly because: "notAllowed";
+      readonly among: readonly PolicyKey[];
+    }
   | { readonly verdict: "deny"; readonly because: "policyUnknown"; readonly by: PolicyKey };
 
 /** A `Match` with nothing in it, to be spread into the one that is meant. */
