@@ -24,12 +24,13 @@ export class Edges {
     if (record.direction === "outbound" && isToldAgain(record)) return;
     const path = pathOf(record);
     const because = path === "mTLS" ? "" : (record.policy ?? record.error ?? "");
-    const key = [record.from, record.to, path, because].join("|");
+    const names = [record.from, record.to].map(withoutReplica);
+    const key = [...names, path, because].join("|");
     const known = this.#edges.get(key);
     const samplesMs = [...(known?.samplesMs ?? []), record.durationMs].slice(-SAMPLES_MAX);
     const edge = {
-      from: record.from,
-      to: record.to,
+      from: withoutReplica(record.from),
+      to: withoutReplica(record.to),
       path,
       identities: identitiesOf(record),
       connections: (known?.edge.connections ?? 0) + 1,
@@ -45,6 +46,11 @@ export class Edges {
       .map(({ edge }) => edge)
       .toSorted((a, b) => order(a).localeCompare(order(b)));
   }
+}
+
+/** A pod's name without what its deployment adds: a hash of the template and a random part. */
+function withoutReplica(name: string): string {
+  return name.replace(/-[0-9a-f]{6,10}-[a-z0-9]{5}$/, "");
 }
 
 function isToldAgain(record: AccessRecord): boolean {

@@ -7,7 +7,7 @@ function call() {
   const startedMs = performance.now();
   const done = (outcome) => {
     const ms = Math.round((performance.now() - startedMs) * 10) / 10;
-    console.log(JSON.stringify({ target: TARGET, ms, ...outcome }));
+    console.log(JSON.stringify({ at: Date.now(), target: TARGET, ms, ...outcome }));
   };
   const headers = { connection: "close", "x-shop-secret": SHOP_SECRET };
   const outgoing = request(TARGET, { headers, timeout: 5_000 }, (incoming) => {
