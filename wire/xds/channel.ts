@@ -16,6 +16,8 @@ const OPTIONS: ChannelOptions = {
   ...KEEPALIVE,
   "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
   "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+  // A whole mesh in few round trips; the 64 KiB of HTTP/2 would need one for each 64 KiB.
+  "grpc-node.flow_control_window": 4 * 1024 * 1024,
   // Whoever asks decides when to ask again; and a retry keeps all that was sent in memory.
   "grpc.enable_retries": 0,
   // Settings come from our own configuration, not from http_proxy in the environment.
