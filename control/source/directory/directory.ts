@@ -19,8 +19,8 @@ const DEBOUNCE_MS_MAX = 100;
 /** For what a watch does not tell: network file systems, an overflow of the kernel's queue. */
 const RESCAN_MS = 5_000;
 /**
- * The kernel counts times of files in steps of some milliseconds. A file that was read so soon after
- * it changed may have changed again without a trace.
+ * The kernel counts times of files in steps of some milliseconds. A file that was read so soon
+ * after it changed may have changed again without a trace.
  */
 const FRESH_MS = 100;
 /** Saving a file may empty it first. One that stays empty for this long is meant to be empty. */
