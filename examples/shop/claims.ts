@@ -141,7 +141,7 @@ function refusals(evidence: Evidence): readonly Claim[] {
     {
       claim: "the policy keeps the thief out, and says so by name",
       holds: thiefLog.length > 0 && reached(thiefLog) === 0 && by(/only-the-cart-pays/) > 0,
-      seen: `${reached(thiefLog)} of ${thiefLog.length} attempts got in, ${refused.length} refusals`,
+      seen: `${reached(thiefLog)} of ${thiefLog.length} attempts got in, ${by(/only-the-cart-pays/)} refusals`,
     },
     {
       claim: "STRICT keeps the prowler out, who has no identity",

@@ -12,12 +12,7 @@ import {
 } from "../support/manifests.ts";
 
 const PORTS = [7001, 7002, 7003, 7004, 7005, 7006, 8080, 8081, 8082];
-const NGINX = [
-  "daemon off; pid /tmp/nginx-PID; error_log stderr; events {}",
-  "http { access_log off; client_body_temp_path /tmp; proxy_temp_path /tmp;",
-  "fastcgi_temp_path /tmp; uwsgi_temp_path /tmp; scgi_temp_path /tmp;",
-  'server { listen [::]:8090 ipv6only=off; location / { return 200 "from nginx\\n"; } } }',
-].join(" ");
+const NGINX_CONF = new URL("apps/nginx.conf", import.meta.url).pathname;
 
 const MANIFESTS = manifests(
   namespace("inside"),
@@ -32,7 +27,7 @@ const MANIFESTS = manifests(
   client("outside", "passer", "n1"),
   pod("inside", "nginx", {
     node: "n1",
-    command: ["sh", "-c", `exec nginx -c /dev/stdin -p /tmp -g '' <<'END'\n${NGINX}\nEND`],
+    command: ["nginx", "-c", NGINX_CONF],
     readyPort: 8090,
   }),
   service("inside", "nginx", [8090]),

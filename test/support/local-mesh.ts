@@ -92,7 +92,10 @@ export class LocalMesh {
       if (last !== undefined && holds(last)) return last;
       await delay(POLL_MS);
     }
-    throw new Error(`waited ${limitMs} ms for ${what}; last status: ${JSON.stringify(last)}`);
+    const pods = last?.pods.map(({ name, phase, ready, message }) => {
+      return `${name}: ${phase}, ${ready ? "ready" : "not ready"} ${message}`;
+    });
+    throw new Error(`waited ${limitMs} ms for ${what}; pods:\n  ${pods?.join("\n  ")}`);
   }
 
   async apply(yaml: string): Promise<ApplyAnswer> {

@@ -10,7 +10,11 @@ export function manifests(...documents: readonly string[]): string {
 }
 
 export function namespace(name: string, mode: "ambient" | "none" = "ambient"): string {
-  return document("v1", "Namespace", { name, labels: { "istio.io/dataplane-mode": mode } }, {});
+  return document("v1", "Namespace", { name, labels: { "istio.io/dataplane-mode": mode } });
+}
+
+function serviceAccount(namespaceName: string, name: string): string {
+  return document("v1", "ServiceAccount", { name, namespace: namespaceName });
 }
 
 export interface PodOptions {
@@ -44,15 +48,21 @@ export function pod(namespaceName: string, name: string, options: PodOptions = {
   );
 }
 
-/** A pod that runs server.mjs. */
+/** A pod that runs server.mjs, with a service account of its name. */
 export function server(namespaceName: string, name: string, node: string): string {
   const command = [process.execPath, SERVER];
-  return pod(namespaceName, name, { node, command, readyPort: 8080, serviceAccount: name });
+  return manifests(
+    serviceAccount(namespaceName, name),
+    pod(namespaceName, name, { node, command, readyPort: 8080, serviceAccount: name }),
+  );
 }
 
-/** A pod to run things in. */
+/** A pod to run things in, with a service account of its name. */
 export function client(namespaceName: string, name: string, node: string): string {
-  return pod(namespaceName, name, { node, serviceAccount: name });
+  return manifests(
+    serviceAccount(namespaceName, name),
+    pod(namespaceName, name, { node, serviceAccount: name }),
+  );
 }
 
 /** A service of the pods with label `app: <name>`, with the same port numbers as they have. */
@@ -83,6 +93,6 @@ export function peerAuthentication(namespaceName: string, mode: "STRICT" | "PERM
   return document("security.istio.io/v1", "PeerAuthentication", metadata, { mtls: { mode } });
 }
 
-function document(apiVersion: string, kind: string, metadata: object, spec: object): string {
+function document(apiVersion: string, kind: string, metadata: object, spec?: object): string {
   return JSON.stringify({ apiVersion, kind, metadata, spec }, undefined, 2);
 }
