@@ -103,14 +103,6 @@ describe("DirectorySource", () => {
     await listener.until(() => listener.names === "");
   });
 
-  it("sees a change within a quarter of a second", async () => {
-    await open();
-    const startMs = performance.now();
-    await write("a.yaml", namespaces("a"));
-    await listener.until(() => listener.names === "a");
-    assert.ok(performance.now() - startMs < 250, `took ${performance.now() - startMs} ms`);
-  });
-
   it("sees a file that is renamed into place, as editors save", async () => {
     await write("a.yaml", namespaces("a@1"));
     await open();
