@@ -12,7 +12,8 @@ import { readConfig } from "./config.ts";
 import { Control } from "./lifecycle.ts";
 import { openLog } from "./log.ts";
 
-const WAIT_MS = 5_000;
+/** A process takes a second to start, and many times that on a machine that is busy. */
+const WAIT_MS = 20_000;
 
 const POLICY = `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

@@ -9,7 +9,7 @@ import { formatId, keyOfId, type RawObject, type SourceChange } from "../source.
 import { DirectorySource, FILE_BYTES_MAX } from "./directory.ts";
 
 /** A change has to be seen well before the look that comes without any event. */
-const WAIT_MS = 3_000;
+const WAIT_MS = 4_500;
 
 /** What a source has told so far. */
 class Listener {
