@@ -31,8 +31,8 @@ const stop = (why: string) => {
 for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => stop(signal));
 
 try {
-  // Until it is back, an agent that was killed has its pods refused: compiled code halves that time.
-  // The cache is in our own directory, for the usual one is anybody's to write.
+  // Until it is back, an agent that was killed has its pods refused: compiled code halves that
+  // time. The cache is in our own directory, for the usual one is anybody's to write.
   enableCompileCache(join(config.stateDir, "compiled"));
   const { startAgent } = await import("./lifecycle.ts");
   agent = await startAgent(config, loggers, () => stop("quitquitquit"));

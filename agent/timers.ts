@@ -6,7 +6,7 @@ export interface Timers extends Clock {
   after(delayMs: number, callback: () => void): () => void;
 }
 
-/** setTimeout() takes no more than this (2^31-1 ms, 24.8 days) and fires at once where it is given more. */
+/** setTimeout() takes no more than this (24.8 days), and fires at once where it is given more. */
 const DELAY_MS_MAX = 2 ** 31 - 1;
 
 export const SYSTEM_TIMERS: Timers = {

@@ -50,7 +50,7 @@ const WAIT_LIMIT_MS = 5_000;
 const RETRY_FIRST_MS = 1_000;
 const RETRY_MAX_MS = 150_000;
 
-/** A connection that waits brings the next attempt forward, but not closer to the last than this. */
+/** A connection that waits brings the next attempt forward, but no closer to the last than this. */
 const ATTEMPT_GAP_MIN_MS = 1_000;
 
 interface Entry {

@@ -1,4 +1,4 @@
-/** The headers that travel with a CONNECT and its answer. They are for telemetry, never for policy. */
+/** The headers that travel with a CONNECT and its answer: for telemetry, never for policy. */
 import { randomBytes } from "node:crypto";
 import { formatSocketAddress, parseSocketAddress, type SocketAddress } from "#core/ip.ts";
 import type { Authority } from "#core/service/outbound.ts";

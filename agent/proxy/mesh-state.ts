@@ -69,7 +69,7 @@ export class MeshState {
     return workload.policies.filter((key) => !this.index.policies.has(key));
   }
 
-  /** Whether `workload` accepts `connection`; waits up to 5 s for a policy that is not known yet. */
+  /** Whether `workload` accepts `connection`; waits up to 5 s for a policy that is not known. */
   async decide(pod: LocalPod, workload: Workload, connection: Connection): Promise<Decision> {
     const decideNow = () => this.index.decide(this.localWorkload(pod) ?? workload, connection);
     const decision = decideNow();

@@ -24,7 +24,7 @@ export interface OpenNetns {
 }
 
 export interface PodProxy {
-  /** Stops listening. @returns a promise kept when all that it accepted has ended, or at the limit */
+  /** Stops listening. @returns a promise kept when what it accepted has ended, or at the limit */
   drain(limitMs: number): Promise<void>;
 }
 

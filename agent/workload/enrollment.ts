@@ -47,7 +47,7 @@ export interface Step {
 
 export const ABSENT: Enrollment = { phase: "absent" };
 
-/** Nothing is listening meanwhile, so the pod waits; the kernel is not asked more often than this. */
+/** Nothing listens meanwhile, so the pod waits; the kernel is not asked more often than this. */
 const RETRY_DELAY_MS = 5_000;
 
 export function next(state: Enrollment, event: PodEvent): Step {
