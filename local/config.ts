@@ -5,7 +5,7 @@ import { checkRuntimeName } from "./names.ts";
 
 type Environment = Readonly<Record<string, string>>;
 
-/** Everything the runtime is told from outside. Read once, in main.ts, and passed down from there. */
+/** Everything the runtime is told from outside. Read once, in main.ts, and passed down. */
 export interface LocalConfig {
   readonly name: string;
   /** Of all runtimes on this host. */

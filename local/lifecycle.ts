@@ -37,7 +37,7 @@ export async function start(
   events: LifecycleEvents,
   signal: AbortSignal,
 ): Promise<Running> {
-  await checkHost();
+  await checkHost(config);
   const lock = await takeLock(config.name);
   const names = await namesOf(config);
   try {
@@ -178,11 +178,11 @@ async function followFiles(
   await followPaths(paths, take, complain, signal);
 }
 
-async function checkHost(): Promise<void> {
+async function checkHost({ ownEnvironment }: LocalConfig): Promise<void> {
   if (process.getuid?.() !== 0) {
     throw new MeshError("KERNEL_UNSUPPORTED", "Cannot make network namespaces: root is needed");
   }
-  const folders = (process.env["PATH"] ?? "").split(delimiter);
+  const folders = (ownEnvironment["PATH"] ?? "").split(delimiter);
   const missing: string[] = [];
   for (const [tool, debianPackage] of Object.entries(TOOLS)) {
     const places = folders.map((folder) => access(join(folder, tool), constants.X_OK));

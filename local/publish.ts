@@ -1,4 +1,4 @@
-/** Tells everybody what the runtime knows: control its objects, nodes their rules, DNS its names. */
+/** Tells all what the runtime knows: control its objects, nodes their rules, DNS its names. */
 import type { IpAddress } from "#core/ip.ts";
 import type { Cluster } from "./cluster.ts";
 import { zoneOf } from "./dns/zone.ts";

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { ControlProblem } from "./messages.ts";
 
-/** Until it is ready somebody is waiting for it; afterwards the question costs more than it tells. */
+/** Until it is ready somebody waits for it; afterwards the question costs more than it tells. */
 const STARTING_MS = 50;
 const RUNNING_MS = 500;
 const TIMEOUT_MS = 2_000;

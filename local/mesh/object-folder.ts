@@ -12,7 +12,7 @@ export class ObjectFolder {
     this.#dir = dir;
   }
 
-  /** Writes what changed, then removes what vanished. Not to be called while a call is under way. */
+  /** Writes what changed, then removes what vanished. One call at a time. */
   async write(files: ObjectFiles): Promise<void> {
     for (const [name, { text }] of files) {
       if (this.#written.get(name) === text) continue;

@@ -51,6 +51,7 @@ apiVersion: v1
 kind: Service
 metadata: { name: ${name}, namespace: ${ns} }
 spec:
+  ipFamilyPolicy: PreferDualStack
   selector: { app: ${name} }
   ports: [{ port: 80, targetPort: http }]
 `;

@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { readDocuments } from "../object/document.ts";
+import { type ObjectFile, translate } from "./manifests.ts";
+import { pauseMs } from "./supervise.ts";
+import { wantsMesh } from "./wants-mesh.ts";
+
+const YAML = `# two objects
+a: 1
+---
+kind: Deployment
+spec:
+  template:
+    spec:
+      serviceAccountName: cart
+`;
+const documents = readDocuments("/my/shop.yaml", YAML).documents;
+
+function file(source: ObjectFile["source"]) {
+  return new Map<string, ObjectFile>([["shop.Pod.cart.yaml", { text: "", source }]]);
+}
+
+const PROBLEM = {
+  file: "/run/objects/shop.Pod.cart.yaml",
+  line: 3,
+  object: "Pod shop/cart",
+  field: "spec.serviceAccountName",
+  reason: "is wrong",
+  lastGood: true,
+};
+
+describe("translate()", () => {
+  it("finds the user's line of an object that was passed on as it stands", () => {
+    const [, document] = documents;
+    assert.ok(document);
+    const { file: path, line } = translate(PROBLEM, file({ kind: "verbatim", document }));
+    assert.deepEqual([path, line], ["/my/shop.yaml", 6]);
+  });
+
+  it("finds the user's field behind an object that was made", () => {
+    const [, document] = documents;
+    assert.ok(document);
+    const prefix = ["spec", "template"];
+    const found = translate(PROBLEM, file({ kind: "made", document, prefix }));
+    assert.equal(found.field, "spec.template.spec.serviceAccountName");
+    assert.equal(found.line, 8);
+    assert.equal(found.lastGood, true);
+  });
+
+  it("leaves a problem of something that the user did not write as it is", () => {
+    assert.equal(translate(PROBLEM, new Map()).file, PROBLEM.file);
+  });
+});
+
+describe("wantsMesh()", () => {
+  const ambient = { "istio.io/dataplane-mode": "ambient" };
+  const none = { "istio.io/dataplane-mode": "none" };
+
+  it("goes by the namespace, unless the pod says otherwise", () => {
+    assert.equal(wantsMesh({}, {}), false);
+    assert.equal(wantsMesh(ambient, {}), true);
+    assert.equal(wantsMesh(ambient, none), false);
+    assert.equal(wantsMesh({}, ambient), true);
+  });
+});
+
+describe("pauseMs()", () => {
+  it("is nothing after the first end, and has a limit", () => {
+    assert.deepEqual([1, 2, 3, 50].map(pauseMs), [0, 50, 100, 5_000]);
+  });
+});
