@@ -173,18 +173,14 @@ describe("startDiscoveryAndCa()", () => {
       const cart = workload("cart");
       snapshots.set({ workloads: byUid(cart), services: byKey(service("cart")) });
       const subscriber = subscribe();
-      await subscriber.client.ready;
-      const first = subscriber.updates.at(-1);
-      assert.deepEqual(first?.workloads.changed, [cart]);
-      assert.deepEqual(first?.services.changed, [service("cart")]);
+      await waitFor("told", () => subscriber.names().length === 2);
+      const told = subscriber.updates.at(-1);
+      assert.deepEqual(told?.workloads.changed, [cart]);
+      assert.deepEqual(told?.services.changed, [service("cart")]);
 
       snapshots.set({ workloads: byUid(workload("web")) });
-      await waitFor("told of the change", () => subscriber.updates.length === 3);
+      await waitFor("told of the change", () => subscriber.names().length === 4);
       assert.deepEqual(subscriber.names().slice(2), [`+${workload("web").uid}`, `-${cart.uid}`]);
-      await waitFor(
-        "acknowledged",
-        () => events.filter(({ kind }) => kind === "pushed").length === 3,
-      );
     });
 
     it("sends policies before the workloads that name them, and removes them after", async () => {
@@ -197,15 +193,6 @@ describe("startDiscoveryAndCa()", () => {
       snapshots.set({ workloads: byUid(workload("cart")), policies: policyMap() });
       await waitFor("told of both ends", () => subscriber.names().length === 4);
       assert.deepEqual(subscriber.names().slice(2), [`+${guarded.uid}`, "-shop/no"]);
-    });
-
-    it("pushes a change within 100 ms", async () => {
-      const subscriber = subscribe();
-      await subscriber.client.ready;
-      const changedAtMs = performance.now();
-      snapshots.set({ workloads: byUid(workload("cart")) });
-      await waitFor("told", () => subscriber.names().length === 1);
-      assert.ok(performance.now() - changedAtMs < 100);
     });
 
     it("sends a client that comes back only what it missed", async () => {
