@@ -64,7 +64,8 @@ export function addTraceRoutes(server: FastifyInstance, options: TraceRouteOptio
     lines.once("close", release);
     lines.once("end", release);
     await started;
-    return reply.type("application/x-ndjson").send(lines);
+    // Kept alive, the connection would keep a server that closes.
+    return reply.type("application/x-ndjson").header("connection", "close").send(lines);
   });
 }
 

@@ -34,7 +34,7 @@ export function withTracefs(command: readonly string[]): readonly string[] {
   return ["unshare", "--mount", "sh", "-c", mount, "sh", ...command];
 }
 
-/** @throws MeshError `KERNEL_UNSUPPORTED` where the kernel has no tracefs, or it cannot be mounted */
+/** @throws MeshError `KERNEL_UNSUPPORTED` where there is no tracefs, or it cannot be mounted */
 export async function readTracepointFormats(names: readonly string[]): Promise<TracepointFormats> {
   if (!existsSync(TRACEFS)) {
     const reason = `there is no ${TRACEFS} (CONFIG_TRACING, Linux 4.1)`;
