@@ -156,6 +156,20 @@ describe("EnrollmentLoop", () => {
     assert.deepEqual(events.slice(2), ["release u1", "drain u1", "write u1", "open u1 as 1"]);
   });
 
+  it("leaves a pod alone that is put by mistake with the namespace of another", () => {
+    const { loop, cookies, events } = createHost();
+    cookies.set("/run/netns/b", 2n);
+    loop.put(POD);
+    loop.put({ ...POD, uid: "u2" as PodUid, netns: "/run/netns/b" });
+    const before = [...events];
+    assert.throws(() => loop.put({ ...POD, netns: "/run/netns/b" }), {
+      code: "REQUEST_REFUSED",
+      message: 'Cannot enrol pod "u1": its network namespace is that of pod "u2"',
+    });
+    assert.deepEqual(events, before);
+    assert.equal(loop.list()[0]?.state, "up");
+  });
+
   it("un-enrols at once, whatever its connections do, and enrols again beside them", async () => {
     const { loop, events, drains } = createHost();
     loop.put(POD);

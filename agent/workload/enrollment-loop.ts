@@ -90,6 +90,7 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
    */
   put(pod: Pod): void {
     const netnsCookie = this.#cookieOf(pod);
+    this.#checkIsFree(pod.uid, netnsCookie);
     const id = this.#idFor(pod.uid);
     const failure = this.#handle(pod.uid, { kind: "put", pod: { ...pod, netnsCookie, id } });
     if (failure) throw failure;
@@ -254,13 +255,17 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
     throw new MeshError("REQUEST_REFUSED", `${attempt}: ${reason}`);
   }
 
+  /** Before anything changes: a mistaken request must not un-enrol the pod that it names. */
+  #checkIsFree(uid: PodUid, netnsCookie: bigint): void {
+    const holder = this.#known().find((pod) => pod.netnsCookie === netnsCookie && pod.uid !== uid);
+    if (holder === undefined) return;
+    const reason = `its network namespace is that of pod "${holder.uid}"`;
+    throw new MeshError("REQUEST_REFUSED", `Cannot enrol pod "${uid}": ${reason}`);
+  }
+
   /** A pod keeps its number for as long as it is known; others get the smallest that is free. */
   #idFor(uid: PodUid): number {
-    const ids = new Map(
-      [...this.#entries].flatMap(([known, { state }]) =>
-        state.phase === "absent" ? [] : [[known, state.pod.id] as const],
-      ),
-    );
+    const ids = new Map(this.#known().map((pod) => [pod.uid, pod.id]));
     const own = ids.get(uid);
     if (own !== undefined) return own;
     const taken = new Set(ids.values());
@@ -270,10 +275,13 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
   }
 
   #write(): void {
-    const pods = [...this.#entries.values()].flatMap(({ state }) =>
+    this.#options.store.write(this.#known());
+  }
+
+  #known(): readonly StoredPod[] {
+    return [...this.#entries.values()].flatMap(({ state }) =>
       state.phase === "absent" ? [] : [state.pod],
     );
-    this.#options.store.write(pods);
   }
 
   #newEntry(state: Enrollment): Entry<Proxy> {
