@@ -59,6 +59,7 @@ export class Cluster {
   readonly #listening = Promise.withResolvers<void>();
   readonly #controlReady = Promise.withResolvers<void>();
   #isControlReady = false;
+  #problems: readonly ControlProblem[] = [];
   #fabric: SupervisedProcess | undefined;
   #fabricInput: NodeJS.WritableStream | undefined;
   #control: SupervisedProcess | undefined;
@@ -199,9 +200,15 @@ export class Cluster {
         this.#isControlReady = message.ready;
         if (!message.ready) break;
         this.#controlReady.resolve();
-        this.#events.onProblems(message.problems);
+        this.#takeProblems(message.problems);
         break;
     }
+  }
+
+  #takeProblems(problems: readonly ControlProblem[]): void {
+    if (JSON.stringify(problems) === JSON.stringify(this.#problems)) return;
+    this.#problems = problems;
+    this.#events.onProblems(problems);
   }
 
   get #controlLog(): string {
@@ -232,6 +239,9 @@ export class Cluster {
         ...this.#config.controlEnvironment,
       },
       logPath: this.#controlLog,
+      onStart: () => {
+        this.#isControlReady = false;
+      },
       onNote: this.#events.onNote,
     });
     await this.#control.start();

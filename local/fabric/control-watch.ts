@@ -12,18 +12,18 @@ export interface ControlState {
   readonly problems: readonly ControlProblem[];
 }
 
-/** Calls `tell` at the first answer and whenever it changes, until `signal` is aborted. */
+/**
+ * Calls `tell` again and again until `signal` is aborted: whoever knows that control was started
+ * anew waits for the next word, though it may be the same as the one before.
+ */
 export async function watchControl(
   base: string,
   tell: (state: ControlState) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  let told = "";
   while (!signal.aborted) {
     const state = await askControl(base);
-    const text = JSON.stringify(state);
-    if (text !== told) tell(state);
-    told = text;
+    tell(state);
     await delay(state.ready ? RUNNING_MS : STARTING_MS, undefined, { signal }).catch(() => null);
   }
 }

@@ -81,7 +81,7 @@ spec:
     assert.match(file, /test\.yaml$/);
     assert.deepEqual(
       [line, object, field],
-      [9, "PeerAuthentication shop/strict", "spec.mtls.mode"],
+      [10, "PeerAuthentication shop/strict", "spec.mtls.mode"],
     );
     await cluster.delete(policy);
     await cluster.waitFor("no problem", (status) => status.problems.length === 0);
