@@ -41,7 +41,7 @@ const QUOTED_LENGTH_MAX = 200;
 /** Lines of bpftrace's that an error repeats. */
 const SAID_LINES_MAX = 10;
 
-/** Said by bpftrace 0.17 whenever it lacks CAP_SYS_RESOURCE, which Linux 5.11 no longer asks for. */
+/** Said by bpftrace 0.17 where it lacks CAP_SYS_RESOURCE, which Linux 5.11 no longer asks for. */
 const MEMLOCK_NOISE = /couldn't set RLIMIT_MEMLOCK/;
 
 /**
