@@ -25,7 +25,8 @@ export function execCommand(): Command {
       .action(async (pod: string, command: readonly string[], options: ExecOptions) => {
         const { name, namespace, container } = options;
         const given = command[0] === "--" ? command.slice(1) : command;
-        const answer = await new LocalApi(name).exec({ namespace, pod, container }, given);
+        const wrapped = [...terminalOf(process.stdin.isTTY), ...given];
+        const answer = await new LocalApi(name).exec({ namespace, pod, container }, wrapped);
         process.exitCode = await runToEnd(answer.command);
       })
   );
@@ -33,7 +34,7 @@ export function execCommand(): Command {
 
 /** In this terminal. @returns its exit code, 128 and the signal's number where it was killed */
 async function runToEnd([file = "", ...args]: readonly string[]): Promise<number> {
-  const child = spawn(file, args, { stdio: "inherit", env: terminal() });
+  const child = spawn(file, args, { stdio: "inherit" });
   const forward = (signal: NodeJS.Signals) => {
     // In a terminal Ctrl-C reaches the command by itself.
     if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal);
@@ -46,8 +47,8 @@ async function runToEnd([file = "", ...args]: readonly string[]): Promise<number
   return exitCode ?? 128 + (signalCode === null ? 0 : constants.signals[signalCode]);
 }
 
-/** The pod's environment is its own. */
-function terminal(): NodeJS.ProcessEnv {
-  const { PATH, TERM } = process.env;
-  return { ...(PATH === undefined ? {} : { PATH }), ...(TERM === undefined ? {} : { TERM }) };
+/** The pod's environment is its own; only what the terminal is it cannot know. */
+function terminalOf(isTty: boolean): readonly string[] {
+  const { TERM } = process.env;
+  return isTty && TERM !== undefined ? ["env", `TERM=${TERM}`] : [];
 }

@@ -9,7 +9,7 @@ import type { ProbeKind } from "../object/parse-probe.ts";
 import { createCgroup, killCgroup } from "../state/cgroup.ts";
 import { type Container, type ContainerEvent, INITIAL, next } from "./container.ts";
 import { enterBeside, enterNew, type PodPlace, type Program } from "./enter.ts";
-import { cutLog, openLog } from "./log-file.ts";
+import { cutLog, openLog, removeLog } from "./log-file.ts";
 import { count, delayMs, firstDelayMs, UNPROBED } from "./probe.ts";
 import { attempt } from "./prober.ts";
 
@@ -81,6 +81,11 @@ export class ContainerLoop {
     const killTimer = this.#terminate(graceMs);
     await this.#gone.promise;
     clearTimeout(killTimer);
+  }
+
+  /** A log goes with its pod, as in Kubernetes: pods come and go, and the disk is finite. */
+  async removeLog(): Promise<void> {
+    await removeLog(this.#options.logPath);
   }
 
   /** @returns the timer that kills what is still there after `graceMs` */

@@ -1,5 +1,5 @@
 import { closeSync, openSync } from "node:fs";
-import { copyFile, stat, truncate } from "node:fs/promises";
+import { copyFile, rm, stat, truncate } from "node:fs/promises";
 
 /** A log is cut at this size; the part before is kept once, as `….1`. */
 export const LOG_BYTES_MAX = 8 * 1024 * 1024;
@@ -24,4 +24,8 @@ export async function cutLog(path: string): Promise<void> {
   if (size <= LOG_BYTES_MAX) return;
   await copyFile(path, `${path}.1`);
   await truncate(path, 0);
+}
+
+export async function removeLog(path: string): Promise<void> {
+  await Promise.all([rm(path, { force: true }), rm(`${path}.1`, { force: true })]);
 }

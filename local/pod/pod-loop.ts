@@ -213,6 +213,7 @@ export class PodLoop {
     await removeCgroup(this.#cgroup);
     await limiter.run(() => this.#removeNetwork());
     await rm(this.#filesDir, { recursive: true, force: true });
+    await Promise.all(this.#containers.map((container) => container.removeLog()));
     await ledger.remove({ netns: [this.#netns] });
   }
 
