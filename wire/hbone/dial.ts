@@ -1,5 +1,5 @@
 /** Makes a TCP connection over a socket that somebody else made: in a pod's netns, marked, bound. */
-import { Socket } from "node:net";
+import { type OnReadOpts, Socket } from "node:net";
 import { reasonOf } from "#core/errors.ts";
 import { formatSocketAddress } from "#core/ip.ts";
 import type { ConnectFailure, Dial } from "./engine.ts";
@@ -8,10 +8,12 @@ import { KEEPALIVE_DELAY_MS } from "./socket.ts";
 
 export type DialResult = { readonly kind: "connected"; readonly socket: Socket } | Failed;
 
+/** Of the socket, as in node:net. */
 export interface DialOptions {
   /** Whether our own direction outlives the end of the other one. */
   readonly allowHalfOpen: boolean;
   readonly highWaterMark: number;
+  readonly onread?: OnReadOpts;
 }
 
 /**

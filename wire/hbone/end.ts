@@ -7,6 +7,7 @@
 import { constants, type Http2Stream } from "node:http2";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { OnChunk, SocketReader } from "./reading.ts";
 
 export interface End {
   readonly stream: Duplex;
@@ -15,6 +16,8 @@ export interface End {
    * itself; to a socket each chunk would be a system call, and those of a tunnel are of 16 KiB.
    */
   readonly collects: boolean;
+  /** Starts to read. Until now it was paused: there was nobody to give it to. */
+  read(onChunk: OnChunk): void;
   /**
    * Why what was read so far is not all that was sent, or undefined where it is.
    *
@@ -28,10 +31,15 @@ export interface End {
   finish(): void;
 }
 
-export function tcpEnd(socket: Socket): End {
+/** @param reader  the one that the socket was made with */
+export function tcpEnd(socket: Socket, reader: SocketReader): End {
   return {
     stream: socket,
     collects: true,
+    read: (onChunk) => {
+      reader.onChunk = onChunk;
+      socket.resume();
+    },
     // One that breaks emits an error, and one that we reset does not: only its FIN is missing.
     brokenReason: (error) => {
       if (error) return error.code ?? error.message;
@@ -49,6 +57,11 @@ export function tunnelEnd(stream: Http2Stream, sessionBroken: () => string | und
   return {
     stream,
     collects: false,
+    read: (onChunk) => {
+      // Not the listener itself: it would take what else Node may pass for an argument of its own.
+      stream.on("data", (chunk: Buffer) => onChunk(chunk));
+      stream.resume();
+    },
     brokenReason: (error) => sessionBroken() ?? streamBroken(stream) ?? error?.message,
     reset: () => resetStream(stream),
     finish: () => {

@@ -11,6 +11,7 @@ import { InboundHandshakes } from "./handshake.ts";
 import type { EngineParts } from "./parts.ts";
 import { PlainListener } from "./plain.ts";
 import { SessionPool } from "./pool.ts";
+import { ReadBuffers } from "./reading.ts";
 import { DEFAULT_HBONE_SETTINGS, type HboneSettings } from "./settings.ts";
 
 /**
@@ -37,6 +38,7 @@ class NodeEngine implements TunnelEngine {
     this.#handshakes = new InboundHandshakes(settings);
     this.#parts = {
       settings,
+      readBuffers: new ReadBuffers(),
       openTunnel: this.#pool.open,
       addRelay: (relay) => this.#addRelay(relay),
     };

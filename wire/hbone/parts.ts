@@ -1,10 +1,12 @@
 /** What the parts of one engine share. */
 import type { End } from "./end.ts";
 import type { ConnectFailure, ConnectRequest, Relay, SessionTarget } from "./engine.ts";
+import type { ReadBuffers } from "./reading.ts";
 import type { HboneSettings } from "./settings.ts";
 
 export interface EngineParts {
   readonly settings: HboneSettings;
+  readonly readBuffers: ReadBuffers;
   readonly openTunnel: OpenTunnel;
   readonly addRelay: (relay: Relay) => void;
 }

@@ -6,7 +6,8 @@ import { Connecting } from "./downstream.ts";
 import { type End, tcpEnd } from "./end.ts";
 import type { ConnectResult, Listener, PlainConnection, Upstream } from "./engine.ts";
 import { type EngineParts, RELAY_SOCKET } from "./parts.ts";
-import { endsOf, fdOf, KEEPALIVE_DELAY_MS, socketAddress } from "./socket.ts";
+import { SocketReader } from "./reading.ts";
+import { endsOf, fdOf, KEEPALIVE_DELAY_MS, socketAddress, takeOver } from "./socket.ts";
 
 /** Connections that the kernel completes while we are busy; it caps this at net.core.somaxconn. */
 const BACKLOG = 4096;
@@ -27,13 +28,14 @@ export class PlainListener implements Listener {
     this.#onChange = onChange;
     this.#server = createServer(
       {
-        ...RELAY_SOCKET,
         pauseOnConnect: true,
         noDelay: true,
         keepAlive: true,
         keepAliveInitialDelay: KEEPALIVE_DELAY_MS,
       },
-      (socket) => {
+      (accepted) => {
+        const reader = new SocketReader(parts.readBuffers);
+        const socket = takeOver(accepted, { ...RELAY_SOCKET, onread: reader.onread });
         this.#sockets.add(socket);
         socket.on("close", () => {
           this.#sockets.delete(socket);
@@ -42,7 +44,7 @@ export class PlainListener implements Listener {
         const ends = endsOf(socket);
         // Reset by the peer while it waited in the queue of the kernel.
         if (!ends) socket.destroy();
-        else onConnection(new AcceptedConnection(socket, ends, parts));
+        else onConnection(new AcceptedConnection(socket, reader, ends, parts));
       },
     );
     this.address = listen(this.#server, fd);
@@ -95,10 +97,12 @@ class AcceptedConnection implements PlainConnection {
   readonly local: SocketAddress;
   readonly fd: number;
   readonly #socket: Socket;
+  readonly #reader: SocketReader;
   readonly #connecting: Connecting;
 
   constructor(
     socket: Socket,
+    reader: SocketReader,
     { peer, local }: { peer: SocketAddress; local: SocketAddress },
     parts: EngineParts,
   ) {
@@ -106,6 +110,7 @@ class AcceptedConnection implements PlainConnection {
     this.local = local;
     this.fd = fdOf(socket);
     this.#socket = socket;
+    this.#reader = reader;
     this.#connecting = new Connecting(parts);
     // An error is always followed by a close, and until a relay takes over nobody cares which.
     socket.on("error", () => {});
@@ -113,7 +118,7 @@ class AcceptedConnection implements PlainConnection {
   }
 
   connect(upstream: Upstream): Promise<ConnectResult> {
-    return this.#connecting.connect(upstream, (): End => tcpEnd(this.#socket));
+    return this.#connecting.connect(upstream, (): End => tcpEnd(this.#socket, this.#reader));
   }
 
   refuse(): void {

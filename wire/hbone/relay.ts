@@ -67,15 +67,6 @@ export class EndRelay implements Relay {
       isCorked = false;
       to.uncork();
     };
-    from.on("data", (chunk: Buffer) => {
-      direction.bytes += chunk.length;
-      if (sink.collects && !isCorked) {
-        isCorked = true;
-        to.cork();
-        setImmediate(uncork);
-      }
-      if (!to.write(chunk) && to.writableLength >= BUFFER_BYTES) from.pause();
-    });
     to.on("drain", () => from.resume());
     to.on("finish", () => this.#finish(direction));
 
@@ -92,8 +83,15 @@ export class EndRelay implements Relay {
       if (broken !== undefined) this.#fail(direction, back, `${name}: ${broken}`);
       else this.#leave(direction, back);
     });
-    // Until now it was paused, so that nothing was read before there was somebody to give it to.
-    from.resume();
+    source.read((chunk, written) => {
+      direction.bytes += chunk.length;
+      if (sink.collects && !isCorked) {
+        isCorked = true;
+        to.cork();
+        setImmediate(uncork);
+      }
+      if (!to.write(chunk, written) && to.writableLength >= BUFFER_BYTES) from.pause();
+    });
   }
 
   #end(direction: Direction): void {

@@ -4,7 +4,7 @@
  * Everything of Node that is used here without being documented is in this file, and held by its
  * tests on the Node version that package.json pins.
  */
-import type { Socket } from "node:net";
+import { Socket, type SocketConstructorOpts } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { MeshError } from "#core/errors.ts";
 import { parseIp, type SocketAddress } from "#core/ip.ts";
@@ -25,6 +25,18 @@ export function fdOf(socket: Socket): number {
 /** The socket that a server's TLS socket was made over. */
 export function underlyingSocketOf(socket: TLSSocket): Socket | undefined {
   return (socket as unknown as { _parent?: Socket })._parent;
+}
+
+/**
+ * The same connection as another object, which is paused and reads in a way that a server cannot
+ * ask for. The one that the server made is of no use any more.
+ */
+export function takeOver(accepted: Socket, options: SocketConstructorOpts): Socket {
+  const inner = accepted as unknown as { _handle: unknown };
+  const undocumented = { handle: inner._handle, pauseOnCreate: true };
+  inner._handle = null;
+  accepted.destroy();
+  return new Socket(Object.assign(undocumented, options));
 }
 
 /** Both ends of a connection, or undefined where it is already gone. */
