@@ -99,14 +99,34 @@ export interface ServiceStatus {
   }[];
 }
 
+/** What is wrong with something the user wrote, and where. */
 export interface LocalProblem {
+  /** Absolute; "" where the problem is in no file. */
   readonly file: string;
+  /** From 1; 0 where it is in no line. */
   readonly line: number;
+  /** `Deployment shop/cart`, or "" where the document does not say what it is. */
   readonly object: string;
+  /** `spec.template.spec.containers[0].command`, "" for the object as a whole. */
   readonly field: string;
   readonly reason: string;
+  /** A note is about something that is taken, yet has no effect here. */
   readonly severity: "problem" | "note";
+  /** An earlier version of the object is still in force. */
   readonly lastGood: boolean;
+}
+
+/**
+ * `shop/cart.yaml:12: Deployment shop/cart: spec.replicas: expected an integer`.
+ *
+ * @param shown  how the file's path is written
+ */
+export function formatProblem(problem: LocalProblem, shown = (file: string) => file): string {
+  const { file, line, object, field, reason, severity, lastGood } = problem;
+  const where = file === "" || line === 0 ? shown(file) : `${shown(file)}:${line}`;
+  const what = severity === "note" ? `note: ${reason}` : reason;
+  const text = [where, object, field, what].filter((part) => part !== "").join(": ");
+  return lastGood ? `${text} (the version before it stays in force)` : text;
 }
 
 export interface LocalChange {

@@ -6,9 +6,9 @@
  */
 import { rm } from "node:fs/promises";
 import { MeshError, reasonOf } from "#core/errors.ts";
+import { formatProblem } from "#core/local-api.ts";
 import { type LocalConfig, readConfig } from "./config.ts";
 import { type Running, removeLeftOvers, start } from "./lifecycle.ts";
-import { formatProblem } from "./problem.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_MISUSED = 2;

@@ -6,7 +6,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { MeshError, reasonOf } from "#core/errors.ts";
-import type { LocalChange } from "#core/local-api.ts";
+import type { LocalChange, LocalProblem as Problem } from "#core/local-api.ts";
 import { POD_NUMBERS, podAddress } from "./addresses.ts";
 import { assignAddresses, NumberPool, type ServiceAddresses } from "./allocate.ts";
 import { Cluster, type ClusterNode } from "./cluster.ts";
@@ -32,7 +32,6 @@ import {
 import { type NewPod, planPods } from "./plan/pods.ts";
 import { problem, type Resolved, resolve } from "./plan/resolve.ts";
 import { PodLoop } from "./pod/pod-loop.ts";
-import type { Problem } from "./problem.ts";
 import { Publisher } from "./publish.ts";
 import type { Ledger } from "./state/ledger.ts";
 
@@ -45,6 +44,8 @@ export interface RuntimeEvents {
 
 /** Changes within this time are seen to together. */
 const PASS_DELAY_MS = 5;
+/** What could not be published once is tried again: nobody else would ask for it. */
+const RETRY_MS = 1_000;
 /** Networks of pods that are made at a time: each is a handful of processes and a kernel lock. */
 const NETWORKS_AT_A_TIME = 8;
 
@@ -328,7 +329,10 @@ export class Runtime {
   #publish(): void {
     this.#isDirty = true;
     this.#publishing ??= this.#publishAll()
-      .catch((error: unknown) => this.#events.onNote(reasonOf(error)))
+      .catch((error: unknown) => {
+        this.#events.onNote(reasonOf(error));
+        setTimeout(() => this.#requestPass(), RETRY_MS).unref();
+      })
       .finally(() => {
         this.#publishing = undefined;
         this.#events.onChange();

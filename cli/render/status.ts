@@ -1,5 +1,5 @@
 import type { LocalStatus, NodeStatus, PodStatus, ServiceStatus } from "#core/local-api.ts";
-import { formatProblem } from "./problems.ts";
+import { showProblem } from "./problems.ts";
 import { formatTable } from "./table.ts";
 
 export function formatStatus(status: LocalStatus, nowMs: number): string {
@@ -18,9 +18,7 @@ export function formatStatus(status: LocalStatus, nowMs: number): string {
     sections.push(formatTable(["NAMESPACE", "SERVICE", "ADDRESSES", "PORT", "ENDPOINTS"], rows));
   }
   if (status.problems.length > 0) {
-    sections.push(
-      `PROBLEMS\n${status.problems.map((each) => `${formatProblem(each)}\n`).join("")}`,
-    );
+    sections.push(`PROBLEMS\n${status.problems.map((each) => `${showProblem(each)}\n`).join("")}`);
   }
   return sections.join("\n");
 }
@@ -77,7 +75,7 @@ function podRow(pod: PodStatus, nowMs: number): readonly string[] {
 }
 
 function serviceRows({ namespace, name, addresses, ports }: ServiceStatus) {
-  const at = addresses.length === 0 ? "headless" : addresses.join(" ");
+  const at = addresses.length === 0 ? "none" : addresses.join(" ");
   return ports.map(({ port, protocol, endpoints }) => {
     const list = endpoints.length === 0 ? "none" : endpoints.join(" ");
     return [namespace, name, at, `${port}/${protocol}`, list];

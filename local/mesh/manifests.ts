@@ -1,6 +1,7 @@
 /** The objects that the control server is given, each with the place the user wrote it at. */
 import { stringify } from "yaml";
 import type { IpAddress } from "#core/ip.ts";
+import type { LocalProblem as Problem } from "#core/local-api.ts";
 import { nodeAddress } from "../addresses.ts";
 import type { ControlProblem } from "../fabric/messages.ts";
 import { type Document, type FieldPath, formatPath, parsePath } from "../object/document.ts";
@@ -8,7 +9,6 @@ import { nameOf, nameOfObject, type ServiceObject } from "../object/object.ts";
 import type { Objects } from "../object/store.ts";
 import type { Manifest } from "../plan/endpoints.ts";
 import type { PodLoop } from "../pod/pod-loop.ts";
-import type { Problem } from "../problem.ts";
 
 /** One file for the control server. */
 export interface ObjectFile {

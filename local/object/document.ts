@@ -4,7 +4,7 @@
  */
 import { isNode, LineCounter, parseAllDocuments, type Document as YamlDocument } from "yaml";
 import { reasonOf } from "#core/errors.ts";
-import type { Problem } from "../problem.ts";
+import type { LocalProblem as Problem } from "#core/local-api.ts";
 
 /** From the root of a document: keys of mappings, indexes of lists. */
 export type FieldPath = readonly (string | number)[];

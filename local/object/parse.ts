@@ -1,4 +1,4 @@
-import type { Problem } from "../problem.ts";
+import type { LocalProblem as Problem } from "#core/local-api.ts";
 import { type Document, formatPath } from "./document.ts";
 import { FieldReader } from "./field-reader.ts";
 import {

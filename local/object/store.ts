@@ -4,7 +4,7 @@
  * An object whose new version is wrong keeps the version before it, and an object that vanished
  * from a file that cannot be read in full is not taken for deleted.
  */
-import type { Problem } from "../problem.ts";
+import type { LocalProblem as Problem } from "#core/local-api.ts";
 import { type Document, readDocuments } from "./document.ts";
 import { type LocalObject, nameOf } from "./object.ts";
 import { parseObject } from "./parse.ts";

@@ -1,4 +1,6 @@
 /** What the objects ask for together, and what is wrong between them. */
+
+import type { LocalProblem as Problem } from "#core/local-api.ts";
 import type { Document, FieldPath } from "../object/document.ts";
 import { formatPath } from "../object/document.ts";
 import {
@@ -9,7 +11,6 @@ import {
   type ServiceObject,
 } from "../object/object.ts";
 import type { Objects, Stored } from "../object/store.ts";
-import type { Problem } from "../problem.ts";
 import { hashOf } from "./hash.ts";
 import type { WantedDeployment, WantedPod } from "./pods.ts";
 
