@@ -223,6 +223,8 @@ export function readAll(socket: Duplex): Promise<Buffer> {
 export async function outcomeOf(socket: Duplex): Promise<"reset" | "ended"> {
   socket.resume();
   return new Promise((resolve) => {
+    // It may have broken already, before anybody asked.
+    if (socket.errored) resolve("reset");
     socket.once("end", () => resolve("ended"));
     socket.once("error", () => resolve("reset"));
   });

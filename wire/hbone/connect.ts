@@ -51,16 +51,15 @@ export function secure(
     tlsSocket.once("secureConnect", onSecure);
     tlsSocket.once("error", onError);
     tlsSocket.once("close", onClose);
+    // It may fail again while it is closed, or in the turn in which its handshake ends.
+    tlsSocket.on("error", () => {});
 
     function settle(result: SecureResult): void {
       clearTimeout(timer);
       tlsSocket.off("secureConnect", onSecure);
       tlsSocket.off("error", onError);
       tlsSocket.off("close", onClose);
-      if (result.kind === "failed") {
-        tlsSocket.on("error", () => {});
-        tlsSocket.destroy();
-      }
+      if (result.kind === "failed") tlsSocket.destroy();
       resolve(result);
     }
   });
@@ -130,11 +129,13 @@ export class OutboundSession {
     return true;
   }
 
-  /** Sends a CONNECT in the place that was reserved, and waits for its answer. */
-  open(request: ConnectRequest, signal: AbortSignal): Promise<Opened> {
-    const pseudoHeaders = { ":method": "CONNECT", ":authority": request.authority };
-    const headers = writeHeaders(pseudoHeaders, request.headers);
-    const stream = this.#session.request(headers, { endStream: false });
+  /**
+   * Sends a CONNECT in the place that was reserved, and waits for its answer.
+   *
+   * @throws TypeError of node:http2 where a header cannot be sent
+   */
+  async open(request: ConnectRequest, signal: AbortSignal): Promise<Opened> {
+    const stream = this.#send(request);
     stream.once("close", () => this.#release());
     return this.#answerOf(stream, signal);
   }
@@ -155,6 +156,16 @@ export class OutboundSession {
 
   abort(reason: string): void {
     this.#watch.abort(reason);
+  }
+
+  #send({ authority, headers }: ConnectRequest): ClientHttp2Stream {
+    try {
+      const pseudoHeaders = { ":method": "CONNECT", ":authority": authority };
+      return this.#session.request(writeHeaders(pseudoHeaders, headers), { endStream: false });
+    } catch (error) {
+      this.#release();
+      throw error;
+    }
   }
 
   #answerOf(stream: ClientHttp2Stream, signal: AbortSignal): Promise<Opened> {

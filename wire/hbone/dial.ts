@@ -46,6 +46,8 @@ export function dial(
 
     socket.once("connect", onConnect);
     socket.once("error", onError);
+    // It may fail again while it is closed, or between its connection and whoever takes it over.
+    socket.on("error", () => {});
     if (signal?.aborted) onAbort();
     else {
       signal?.addEventListener("abort", onAbort);
@@ -59,11 +61,7 @@ export function dial(
       signal?.removeEventListener("abort", onAbort);
       socket.off("connect", onConnect);
       socket.off("error", onError);
-      if (result.kind === "failed") {
-        // A failed socket may report its failure a second time while it is closed.
-        socket.on("error", () => {});
-        socket.destroy();
-      }
+      if (result.kind === "failed") socket.destroy();
       resolve(result);
     }
   });

@@ -1,9 +1,11 @@
 /** The half of a connection that wants to be connected, whichever kind it is of. */
 import type { End } from "./end.ts";
 import type { ConnectResult, Upstream } from "./engine.ts";
-import { type EngineParts, failed } from "./parts.ts";
+import { type EngineParts, failed, type Opened } from "./parts.ts";
 import { EndRelay } from "./relay.ts";
 import { discard, openUpstream } from "./upstream.ts";
+
+type Joinable = Extract<Opened, { kind: "opened" }>;
 
 /** One attempt at a time; `goneAway()` ends the one that is under way. */
 export class Connecting {
@@ -38,18 +40,32 @@ export class Connecting {
         attempt.giveUp();
         return;
       }
-      openUpstream(upstream, this.#parts, controller.signal).then((opened) => {
+      const opening = openUpstream(upstream, this.#parts, controller.signal);
+      const isOver = () => {
         if (this.#attempt === attempt) this.#attempt = undefined;
+      };
+      const joining = opening.finally(isOver).then((opened) => {
         if (opened.kind === "failed") resolve(opened);
         else if (this.#isGone) discard(opened.end);
-        else {
-          const relay = new EndRelay(upstreamOpened(opened.responseHeaders), opened.end);
-          this.#parts.addRelay(relay);
-          const { responseHeaders, peerUris } = opened;
-          resolve({ kind: "connected", relay, responseHeaders, peerUris });
-        }
-      }, reject);
+        else resolve(this.#join(opened, upstreamOpened));
+      });
+      joining.catch(reject);
     });
+  }
+
+  #join(
+    { end, responseHeaders, peerUris }: Joinable,
+    upstreamOpened: (responseHeaders: ReadonlyMap<string, string>) => End,
+  ): ConnectResult {
+    try {
+      const relay = new EndRelay(upstreamOpened(responseHeaders), end);
+      this.#parts.addRelay(relay);
+      return { kind: "connected", relay, responseHeaders, peerUris };
+    } catch (error) {
+      // Headers that cannot be sent, say. Nobody would ever close what was opened for it.
+      discard(end);
+      throw error;
+    }
   }
 
   /** The downstream is gone. Nothing is connected to it any more. */

@@ -14,9 +14,10 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from "node:http2";
-import type { AddressInfo, Socket } from "node:net";
+import { type AddressInfo, connect as connectTcp, type Socket } from "node:net";
 import { describe, it, type TestContext } from "node:test";
 import { parseIp, type SocketAddress } from "#core/ip.ts";
+import { boundSocket } from "../../test/support/sockets.ts";
 import {
   dialTo,
   listen,
@@ -27,6 +28,7 @@ import {
   testMaterials,
   until,
 } from "../../test/support/tunnel.ts";
+import { createHboneEngine } from "./node-engine.ts";
 
 const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR, NGHTTP2_CONNECT_ERROR } =
   constants;
@@ -294,6 +296,45 @@ describe("the client's end", () => {
     await until(() => streams[0]?.destroyed === true, "the stream is over");
     assert.equal(streams[0]?.rstCode, NGHTTP2_CONNECT_ERROR);
     assert.equal(hasEnded, false);
+  });
+
+  for (const how of ["a reset", "the end of the session"] as const) {
+    it(`sees ${how} right behind the 200`, async (t) => {
+      const server = await bareServer(t, (stream) => {
+        stream.respond({ ":status": 200 });
+        if (how === "a reset") resetOnly(stream, NGHTTP2_INTERNAL_ERROR);
+        else setImmediate(() => stream.session?.destroy());
+      });
+      const tunnel = await startTunnel(t, { serverAddress: server.address });
+      for (let round = 1; round <= 20; round++) {
+        assert.equal(await outcomeOf(await tunnel.connect()), "reset");
+        await until(() => tunnel.outcomes.length === round, "it is decided");
+      }
+      await until(() => tunnel.client.load().relays === 0, "no relay is left");
+    });
+  }
+
+  it("is not harmed by headers that cannot be sent", async (t) => {
+    const tunnel = await startTunnel(t, { settings: { streamsPerSessionMax: 2 } });
+    const upstream = tunnel.tunnelUpstream();
+    assert.ok(upstream.kind === "tunnel");
+    const request = { ...upstream.request, headers: new Map([["connection", "close"]]) };
+    const engine = createHboneEngine({ streamsPerSessionMax: 2 });
+    t.after(() => engine.close());
+    const problems: unknown[] = [];
+    const listener = engine.listenPlain(boundSocket(), (connection) => {
+      connection.connect({ ...upstream, request }).catch((error: unknown) => {
+        problems.push(error);
+        connection.refuse();
+      });
+    });
+    for (let round = 0; round < 5; round++) {
+      const { ip, port } = listener.address;
+      assert.equal(await outcomeOf(connectTcp({ host: ip, port })), "reset");
+    }
+    assert.equal(problems.length, 5);
+    assert.ok(problems.every((problem) => problem instanceof TypeError));
+    assert.equal(tunnel.requests.length, 0);
   });
 
   it("does not wait for an answer longer than it was told to", async (t) => {

@@ -105,6 +105,7 @@ export class SessionPool {
     const { handshakeTimeoutMs } = this.#settings;
     const tls = await secure(dialled.socket, context, target.refusePeer, handshakeTimeoutMs);
     if (tls.kind === "failed") return tls;
+    if (tls.socket.destroyed) return failed("tls", "the other end hung up after the handshake");
     const session = new OutboundSession(tls.socket, tls.uris, this.#settings, {
       onUnusable: (unusable) => this.#forget(target.key, unusable),
       onClose: (closed) => {

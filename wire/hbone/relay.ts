@@ -78,11 +78,14 @@ export class EndRelay implements Relay {
     from.on("error", (error: NodeJS.ErrnoException) => {
       this.#fail(direction, back, `${name}: ${source.brokenReason(error)}`);
     });
-    from.on("close", () => {
+    const onClose = () => {
       const broken = source.brokenReason();
       if (broken !== undefined) this.#fail(direction, back, `${name}: ${broken}`);
       else this.#leave(direction, back);
-    });
+    };
+    from.on("close", onClose);
+    // A stream can close in the very turn in which it opened, before anybody could listen.
+    if (from.destroyed) setImmediate(onClose);
     source.read((chunk, written) => {
       direction.bytes += chunk.length;
       if (sink.collects && !isCorked) {
