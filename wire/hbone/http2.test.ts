@@ -298,6 +298,28 @@ describe("the client's end", () => {
     assert.equal(hasEnded, false);
   });
 
+  // Node drops what it has received of a cancelled stream and not handed over yet.
+  it("lets the application see CANCEL as a reset where data was lost by it", async (t) => {
+    const streams: ServerHttp2Stream[] = [];
+    const server = await bareServer(t, (stream) => {
+      streams.push(stream);
+      stream.respond({ ":status": 200 });
+      stream.write(Buffer.alloc(64 * MIB));
+    });
+    const tunnel = await startTunnel(t, { serverAddress: server.address });
+    const socket = await tunnel.connect();
+    let seen = 0;
+    await until(() => {
+      const before = seen;
+      seen = tunnel.clientRelays[0]?.bytes().toDownstream ?? 0;
+      return seen > MIB && seen === before;
+    }, "it has come to a stop");
+    const [stream] = streams;
+    assert.ok(stream);
+    resetOnly(stream, NGHTTP2_CANCEL);
+    assert.equal(await outcomeOf(socket), "reset");
+  });
+
   for (const how of ["a reset", "the end of the session"] as const) {
     it(`sees ${how} right behind the 200`, async (t) => {
       const server = await bareServer(t, (stream) => {
