@@ -3,6 +3,7 @@
  * Never loaded. Holds one object of each shared type, so that clang writes every one of them into
  * the BTF that agent/kernel/layout.test.ts reads (an enum that only code uses leaves none).
  */
+#include "dns_layout.h"
 #include "mesh_layout.h"
 
 enum mesh_number mesh_number;
@@ -16,3 +17,7 @@ enum note_kind note_kind;
 enum pod_flag pod_flag;
 enum listener_slot listener_slot;
 enum mesh_outcome mesh_outcome;
+enum dns_number dns_number;
+struct dns_pod dns_pod;
+struct dns_slot_key dns_slot_key;
+enum dns_outcome dns_outcome;

@@ -8,6 +8,8 @@ import { MeshError } from "#core/errors.ts";
 import { type IpAddress, isIpv4, isLoopback, type SocketAddress } from "#core/ip.ts";
 import { type BpfMap, type Netns, openNetns } from "#native/kernel/index.ts";
 import { checkCgroupRoot } from "./cgroup.ts";
+import { type DnsCapture, type DnsListeners, installDns } from "./dns.ts";
+import type { DnsCounter } from "./dns-layout.ts";
 import {
   COUNTERS,
   type Counter,
@@ -69,6 +71,12 @@ export interface PodCapture {
   unblock(): void;
   /** New outbound connections fail with EPERM. Idempotent. */
   block(): void;
+  /** Answers the pod's DNS queries over UDP; undefined leaves them alone. */
+  setDns(listeners: DnsListeners | undefined): void;
+  /** The ports of the last `setDns()`, maybe of an agent that is dead: keep them if you can. */
+  dnsPorts(): readonly number[] | undefined;
+  /** The nameserver that was asked by way of the port of a slot. */
+  dnsServer(slot: number): SocketAddress | undefined;
   /** Un-enrols the pod: new connections are left alone. Those that are captured go on. */
   remove(): void;
 }
@@ -101,6 +109,8 @@ export interface Datapath {
   markAgentSocket(fd: number, showClient?: SocketAddress): void;
   /** How often each outcome occurred since the pins were made. */
   counters(): Readonly<Record<Counter, number>>;
+  /** The same for DNS. */
+  dnsCounters(): Readonly<Record<DnsCounter, number>>;
   /** Gives up what this process holds; capture stays in force. */
   close(): void;
   /** Un-enrols all pods and removes every trace. */
@@ -118,18 +128,21 @@ export function openDatapath(options: DatapathOptions): Datapath {
   const pins = new Pins(options.pinDir);
   checkAbi(pins);
   const maps = installCgroupPrograms(pins, options.objectDir, options.cgroupRoot);
-  return new PinnedDatapath(pins, maps, options.objectDir);
+  const dns = installDns(pins, options.objectDir, options.cgroupRoot);
+  return new PinnedDatapath(pins, maps, dns, options.objectDir);
 }
 
 class PinnedDatapath implements Datapath {
   readonly #pins: Pins;
   readonly #maps: SharedMaps;
+  readonly #dns: DnsCapture;
   readonly #objectDir: string;
   readonly #captures = new Map<string, PinnedCapture>();
 
-  constructor(pins: Pins, maps: SharedMaps, objectDir: string) {
+  constructor(pins: Pins, maps: SharedMaps, dns: DnsCapture, objectDir: string) {
     this.#pins = pins;
     this.#maps = maps;
+    this.#dns = dns;
     this.#objectDir = objectDir;
   }
 
@@ -143,7 +156,9 @@ class PinnedDatapath implements Datapath {
     entry.write(pod);
     const listeners = installInstance(this.#pins, pins, this.#objectDir, pod.netns);
     this.#captures.get(pod.uid)?.close();
-    const capture = new PinnedCapture(pod.uid, entry, listeners, () => this.forget(pod.uid));
+    const dns = { netns: cookie, capture: this.#dns };
+    const forget = () => this.forget(pod.uid);
+    const capture = new PinnedCapture(pod.uid, entry, listeners, dns, forget);
     this.#captures.set(pod.uid, capture);
     return capture;
   }
@@ -157,7 +172,10 @@ class PinnedDatapath implements Datapath {
     const cookie = pins.cookie();
     // Outbound first: in the other order a connection of the pod to itself would be captured and
     // find no listener.
-    if (cookie !== undefined) new PodEntry(this.#maps.pods, cookie).remove();
+    if (cookie !== undefined) {
+      new PodEntry(this.#maps.pods, cookie).remove();
+      this.#dns.remove(cookie);
+    }
     pins.remove();
     this.#captures.get(uid)?.close();
     this.#captures.delete(uid);
@@ -184,9 +202,14 @@ class PinnedDatapath implements Datapath {
     return Object.fromEntries(counts) as Record<Counter, number>;
   }
 
+  dnsCounters(): Readonly<Record<DnsCounter, number>> {
+    return this.#dns.counters();
+  }
+
   close(): void {
     for (const capture of this.#captures.values()) capture.close();
     this.#captures.clear();
+    this.#dns.close();
     for (const map of Object.values(this.#maps)) map.close();
   }
 
@@ -265,16 +288,23 @@ class PodEntry {
   }
 }
 
+interface PodDns {
+  readonly netns: bigint;
+  readonly capture: DnsCapture;
+}
+
 class PinnedCapture implements PodCapture {
   readonly uid: string;
   readonly #entry: PodEntry;
   readonly #slots: BpfMap;
+  readonly #dns: PodDns;
   readonly #forget: () => void;
 
-  constructor(uid: string, entry: PodEntry, slots: BpfMap, forget: () => void) {
+  constructor(uid: string, entry: PodEntry, slots: BpfMap, dns: PodDns, forget: () => void) {
     this.uid = uid;
     this.#entry = entry;
     this.#slots = slots;
+    this.#dns = dns;
     this.#forget = forget;
   }
 
@@ -284,6 +314,18 @@ class PinnedCapture implements PodCapture {
       if (fd === undefined) this.#slots.delete(encodeUint32(index));
       else this.#slots.update(encodeUint32(index), encodeUint64(BigInt(fd)));
     }
+  }
+
+  setDns(listeners: DnsListeners | undefined): void {
+    this.#dns.capture.set(this.#dns.netns, listeners);
+  }
+
+  dnsPorts(): readonly number[] | undefined {
+    return this.#dns.capture.portsOf(this.#dns.netns);
+  }
+
+  dnsServer(slot: number): SocketAddress | undefined {
+    return this.#dns.capture.serverOf(this.#dns.netns, slot);
   }
 
   unblock(): void {

@@ -80,13 +80,20 @@ export function installInstance(pins: Pins, pod: PodPins, objectDir: string, net
   }
 }
 
-function openObject(pins: Pins, objectDir: string, file: string): BpfObject {
+/** @returns an object whose shared maps will be the pinned ones */
+export function openObject(pins: Pins, objectDir: string, file: string): BpfObject {
   const object = new BpfObject(join(objectDir, file));
   for (const name of SHARED_MAPS) object.setPinPath(name, pins.map(name));
   return object;
 }
 
-function installOnCgroup(object: BpfObject, program: string, pins: Pins, cgroupRoot: string): void {
+/** Attaches a program, or puts it in the place of the one that is pinned. */
+export function installOnCgroup(
+  object: BpfObject,
+  program: string,
+  pins: Pins,
+  cgroupRoot: string,
+): void {
   const path = pins.link(program);
   const cgroupId = statSync(cgroupRoot, { bigint: true }).ino;
   const isOurs = (link: BpfLink) => {

@@ -28,6 +28,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("netnsCookie", Napi::Function::New<NetnsCookie>(env, "netnsCookie"));
   exports.Set("netnsSocket", Napi::Function::New<NetnsSocket>(env, "netnsSocket"));
   exports.Set("netnsListen", Napi::Function::New<NetnsListen>(env, "netnsListen"));
+  exports.Set("netnsUdpSocket", Napi::Function::New<NetnsUdpSocket>(env, "netnsUdpSocket"));
   exports.Set("setLingerReset", Napi::Function::New<SetLingerReset>(env, "setLingerReset"));
   exports.Set("closeDescriptor", Napi::Function::New<CloseDescriptor>(env, "closeDescriptor"));
   return exports;

@@ -55,6 +55,7 @@ interface Addon {
   netnsCookie(netnsFd: number): bigint;
   netnsSocket(netnsFd: number, ip: Uint8Array, port: number, bind: boolean): number;
   netnsListen(netnsFd: number, ip: Uint8Array, port: number, backlog: number): number;
+  netnsUdpSocket(netnsFd: number, ip: Uint8Array, port: number, bind: boolean): number;
   setLingerReset(fd: number): void;
   closeDescriptor(fd: number): void;
 }

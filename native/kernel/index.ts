@@ -13,5 +13,6 @@ export {
   Netns,
   openNetns,
   type SocketOptions,
+  type UdpSocketOptions,
 } from "./netns.ts";
 export { closeDescriptor, fdOf, setLingerReset } from "./sockets.ts";

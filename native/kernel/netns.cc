@@ -71,11 +71,15 @@ SocketName TakeSocketName(const Napi::CallbackInfo& info, size_t index) {
   return name;
 }
 
-// In the network namespace that the calling thread is in; for a family, never for both.
-UniqueFd OpenTcpSocket(Napi::Env env, int family) {
-  UniqueFd fd(socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+// In the network namespace that the calling thread is in.
+UniqueFd OpenSocket(Napi::Env env, int family, int type, int protocol) {
+  UniqueFd fd(socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
   if (!fd.ok()) throw SystemError(env, "socket", errno);
   return fd;
+}
+
+UniqueFd OpenTcpSocket(Napi::Env env, int family) {
+  return OpenSocket(env, family, SOCK_STREAM, IPPROTO_TCP);
 }
 
 void Enable(Napi::Env env, const UniqueFd& fd, int level, int option) {
@@ -139,5 +143,20 @@ Napi::Value NetnsListen(const Napi::CallbackInfo& info) {
   if (name.family() == AF_INET6) Enable(info.Env(), fd, IPPROTO_IPV6, IPV6_V6ONLY);
   if (bind(fd.get(), name.get(), name.length) < 0) throw SystemError(info.Env(), "bind", errno);
   if (listen(fd.get(), backlog) < 0) throw SystemError(info.Env(), "listen", errno);
+  return Napi::Number::New(info.Env(), fd.Release());
+}
+
+// netnsUdpSocket(netnsFd, ip, port, bind): a UDP socket of the address's family, not connected.
+Napi::Value NetnsUdpSocket(const Napi::CallbackInfo& info) {
+  const int netns = TakeFd(info, 0);
+  const SocketName name = TakeSocketName(info, 1);
+  const bool wants_bind = TakeBool(info, 3, "bind");
+
+  const InsideNetns inside(info.Env(), netns);
+  UniqueFd fd = OpenSocket(info.Env(), name.family(), SOCK_DGRAM, IPPROTO_UDP);
+  if (name.family() == AF_INET6) Enable(info.Env(), fd, IPPROTO_IPV6, IPV6_V6ONLY);
+  if (wants_bind && bind(fd.get(), name.get(), name.length) < 0) {
+    throw SystemError(info.Env(), "bind", errno);
+  }
   return Napi::Number::New(info.Env(), fd.Release());
 }

@@ -1,4 +1,4 @@
-import { type IpAddress, ipToBytes } from "#core/ip.ts";
+import { type IpAddress, ipToBytes, type SocketAddress } from "#core/ip.ts";
 import { addon, naming } from "./addon.ts";
 
 export type Family = "ipv4" | "ipv6";
@@ -15,6 +15,12 @@ export interface ListenOptions {
   readonly port: number;
   /** Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn. */
   readonly backlog: number;
+}
+
+export interface UdpSocketOptions {
+  readonly family: Family;
+  /** Local address; port 0 lets the kernel choose. */
+  readonly bind?: SocketAddress;
 }
 
 const ANY = { ipv4: new Uint8Array(4), ipv6: new Uint8Array(16) } as const;
@@ -72,6 +78,19 @@ export class Netns {
   listen({ ip, port, backlog }: ListenOptions): number {
     return naming(`listen on ${ip} port ${port} in network namespace "${this.path}"`, () =>
       addon.netnsListen(this.fd, ipToBytes(ip), port, backlog),
+    );
+  }
+
+  /**
+   * A UDP socket of this namespace: not blocking, closed on exec, not connected, for one family.
+   *
+   * @returns a descriptor that belongs to the caller
+   */
+  openUdpSocket({ family, bind }: UdpSocketOptions): number {
+    const ip = bind === undefined ? ANY[family] : ipToBytes(bind.ip);
+    if (ip.length !== ANY[family].length) throw new TypeError(`"${bind?.ip}" is not ${family}`);
+    return naming(`open a UDP socket in network namespace "${this.path}"`, () =>
+      addon.netnsUdpSocket(this.fd, ip, bind?.port ?? 0, bind !== undefined),
     );
   }
 
