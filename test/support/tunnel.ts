@@ -1,7 +1,7 @@
 /**
  * Two engines and an application on loopback, joined as two nodes of a mesh are:
  *
- *   connect() ── plain ──▶ client engine ══ HBONE ══▶ server engine ── plain ──▶ application
+ *   connect() -- plain --> client engine == HBONE ==> server engine -- plain --> application
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";

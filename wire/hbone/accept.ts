@@ -124,6 +124,7 @@ export class TunnelListener implements Listener {
   }
 }
 
+/** One session that a peer has opened; its requests go to the listener's user. */
 export class InboundSession {
   onClose: () => void = () => {};
   readonly #session: ServerHttp2Session;

@@ -1,4 +1,6 @@
-/** Makes a TCP connection over a socket that somebody else made: in a pod's netns, marked, bound. */
+/**
+ * Makes a TCP connection over a socket of somebody else: in a netns, marked, bound.
+ */
 import { type OnReadOpts, Socket } from "node:net";
 import { reasonOf } from "#core/errors.ts";
 import { formatSocketAddress } from "#core/ip.ts";

@@ -115,6 +115,7 @@ const ERROR_CODES = [
   "HTTP_1_1_REQUIRED",
 ] as const;
 
+/** The name of an error code of HTTP/2, or its number where it has none. */
 export function errorCodeName(code: number): string {
   return ERROR_CODES[code] ?? String(code);
 }

@@ -147,6 +147,23 @@ describe("a tunnelled connection", () => {
     await until(() => bytes === flood.length, "the flood arrives");
   });
 
+  it("is refused with its status also while the session is busy", async (t) => {
+    const tunnel = await startTunnel(t, {
+      app: (socket) => socket.end(Buffer.alloc(64 * MIB)),
+      onRequest: (request) => {
+        if (tunnel.requests.length > 1) request.refuse(401);
+        else void tunnel.serve(request);
+      },
+    });
+    const flooded = (await tunnel.connect()).resume();
+    await once(flooded, "data");
+    for (let round = 0; round < 50; round++) await tunnel.connect();
+    await until(() => tunnel.outcomes.length === 51, "all are decided");
+    for (const outcome of tunnel.outcomes.slice(1)) {
+      assert.equal(outcome.kind === "failed" && outcome.failure.status, 401);
+    }
+  });
+
   it("tells both ends who the other one is", async (t) => {
     const tunnel = await startTunnel(t);
     const socket = await tunnel.connect();

@@ -52,7 +52,9 @@ export interface Listener {
   abort(): void;
 }
 
-/** What a TLS end shows and believes. A new object stands for a renewal; live sessions keep theirs. */
+/**
+ * What a TLS end shows and believes. A renewal is a new object; live sessions keep theirs.
+ */
 export interface TlsMaterial {
   /** Leaf first, then intermediates; the root is not sent. */
   readonly certificateChainPem: string;
@@ -72,7 +74,9 @@ export interface TunnelListenerOptions {
    */
   readonly refusePeer: (uris: readonly string[]) => string | undefined;
   readonly onRequest: (request: TunnelRequest) => void;
-  /** A session that ended before its first request, with why: a port scan, a foreign certificate. */
+  /**
+   * A session that ended before its first request, and why: a scan, a foreign certificate.
+   */
   readonly onHandshakeFailed: (failure: HandshakeFailure) => void;
 }
 
@@ -123,7 +127,9 @@ export interface TunnelRequest extends Downstream {
 
 /** A socket to be connected. */
 export interface Dial {
-  /** Makes a TCP socket: not connected, of the address's family, non-blocking. The engine owns it. */
+  /**
+   * Makes a TCP socket of the address's family, not connected. The engine owns it.
+   */
   readonly openSocket: () => number;
   readonly address: SocketAddress;
   readonly timeoutMs: number;

@@ -1,4 +1,6 @@
-/** Sockets on the tunnel's port whose peer is not known yet: how many, how long, and what of them. */
+/**
+ * Sockets on the tunnel's port whose peer is not known yet: how many, and for how long.
+ */
 import type { Socket } from "node:net";
 import type { Server, TLSSocket } from "node:tls";
 import { reasonOf } from "#core/errors.ts";

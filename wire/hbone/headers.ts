@@ -17,6 +17,7 @@ export function pseudoHeader(headers: IncomingHttpHeaders, name: string): string
   return typeof value === "string" ? value : "";
 }
 
+/** The inverse: pseudo-headers first, as they are to be sent. */
 export function writeHeaders(
   pseudoHeaders: OutgoingHttpHeaders,
   headers: ReadonlyMap<string, string>,

@@ -92,7 +92,9 @@ describe("the server's end", () => {
     const { status, stream } = (await bareClient(t, tunnel)).connect();
     assert.equal(await status, 503);
     assert.deepEqual(failures, ["refused"]);
+    // It does not end its half, so that the server does at last.
     await until(() => stream.closed, "the stream is over");
+    assert.equal(stream.rstCode, NGHTTP2_NO_ERROR);
   });
 
   it("tries another upstream after one has failed", async (t) => {
@@ -114,6 +116,7 @@ describe("the server's end", () => {
       const { stream, headers } = (await bareClient(t, tunnel)).connect();
       assert.equal((await headers)[":status"], status);
       assert.equal(String(await readAll(stream)), "");
+      stream.end();
       await until(() => stream.closed, "the stream is over");
       assert.equal(stream.rstCode, NGHTTP2_NO_ERROR);
     });

@@ -32,7 +32,7 @@ describe("SocketReader", () => {
     assert.equal(first.target(), buffers.shared);
   });
 
-  it("takes buffers of its own after a full read, and gives them back when they are written", () => {
+  it("takes buffers of its own after a full read, and gives them back later", () => {
     const buffers = new ReadBuffers();
     const full = buffers.shared.length;
     const socket = fakeSocket(buffers);

@@ -5,8 +5,8 @@ import type { Relay, RelayBytes, RelayReport } from "./engine.ts";
 /**
  * How much may wait to be written to one end before reading from the other stops.
  *
- * Enough to keep a fast connection busy over one turn of the loop; a relay holds at most twice this,
- * and the window of one stream beside it.
+ * Enough to keep a fast connection busy over one turn of the loop. A relay holds at most twice
+ * this, and the window of one stream beside it.
  */
 export const BUFFER_BYTES = 512 * 1024;
 

@@ -7,6 +7,9 @@ import type { ConnectResult, TunnelRequest, Upstream } from "./engine.ts";
 import { pseudoHeader, readHeaders, writeHeaders } from "./headers.ts";
 import type { EngineParts } from "./parts.ts";
 
+/** How long a stream that was refused may stay open. */
+const REFUSED_LINGER_MS = 1_000;
+
 /** What a request knows from the session it came in. */
 export interface RequestOrigin {
   readonly peer: SocketAddress;
@@ -55,14 +58,12 @@ export class InboundRequest implements TunnelRequest {
     });
   }
 
-  refuse(status: number): void {
-    if (!isOpen(this.#stream)) return;
-    this.#stream.respond({ ":status": status }, { endStream: true });
-    // The rest of what the peer may send is of no interest (RFC 9113, 8.1). Within the same turn the
-    // reset would take the place of the answer, which nghttp2 has not written yet.
-    setImmediate(() => this.#stream.close(constants.NGHTTP2_NO_ERROR));
-  }
-}
+  refuse(status: number): void { if (!isOpen(this.#stream)) return; const stream = this.#stream;
+    stream.respond({ ":status": status }, { endStream: true }); // The peer ends its half, or resets
+    the stream. One that does neither is reset (RFC 9113, 8.1), // but not soon: a reset takes the
+    place of an answer that nghttp2 has not written yet. stream.resume(); const timer =
+    setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), REFUSED_LINGER_MS);
+    stream.once("close", () => clearTimeout(timer)); } }
 
 function isOpen(stream: ServerHttp2Stream): boolean {
   return !stream.destroyed && !stream.closed && !stream.headersSent;

@@ -57,7 +57,7 @@ describe("the session pool", () => {
     assert.equal(asked, 1);
   });
 
-  it("opens another session where one is full, and drops the full one when it is empty", async (t) => {
+  it("opens another session where one is full, and drops the full one at its end", async (t) => {
     const tunnel = await startTunnel(t, { settings: { streamsPerSessionMax: 3 } });
     const sockets = await Promise.all(Array.from({ length: 7 }, () => openOne(tunnel)));
     assert.equal(tunnel.client.load().outboundSessions, 3);

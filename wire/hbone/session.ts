@@ -23,6 +23,7 @@ export const SESSION_LIMITS = {
   streamResetRate: 1_000,
 } as const;
 
+/** SETTINGS of the end that accepts a session. */
 export function inboundSettings(settings: HboneSettings): Settings {
   return {
     initialWindowSize: settings.streamWindowBytes,
@@ -32,6 +33,7 @@ export function inboundSettings(settings: HboneSettings): Settings {
   };
 }
 
+/** SETTINGS of the end that opens a session. */
 export function outboundSettings(settings: HboneSettings): Settings {
   return {
     initialWindowSize: settings.streamWindowBytes,

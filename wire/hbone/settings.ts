@@ -9,7 +9,9 @@ export interface HboneSettings {
   readonly connectionWindowBytes: number;
   /** SETTINGS_MAX_FRAME_SIZE, 16 KiB to 16 MiB - 1 (RFC 9113, 6.5.2). */
   readonly frameBytesMax: number;
-  /** Most streams we open in one session; the peer's SETTINGS_MAX_CONCURRENT_STREAMS may be less. */
+  /**
+   * Most streams that we open in one session; the peer may allow fewer.
+   */
   readonly streamsPerSessionMax: number;
   /** SETTINGS_MAX_CONCURRENT_STREAMS that we advertise. */
   readonly inboundStreamsPerSessionMax: number;

@@ -45,8 +45,8 @@ export function judgePeer(
  * Every URI in the text form that node:crypto gives to subject alternative names:
  * `DNS:a, URI:spiffe://b, URI:"with, comma"`.
  *
- * A value with a character that could be mistaken for the structure around it (a comma, a quote, a
- * control character) is written as a JSON string. So a name that contains `, URI:spiffe://…` is one
+ * A value with a character that could be mistaken for the structure around it (a comma, a quote,
+ * a control character) is written as a JSON string. So a name that holds `, URI:spiffe://` is one
  * name here, and not two.
  *
  * @returns undefined where the text does not have this form to its last character
