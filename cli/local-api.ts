@@ -1,8 +1,8 @@
 /** Calls of a local runtime's API. */
-import { type IncomingMessage, request } from "node:http";
+import type { IncomingMessage } from "node:http";
 import { join } from "node:path";
-import { MeshError } from "#core/errors.ts";
 import type { ApplyAnswer, ExecAnswer, LocalStatus } from "#core/local-api.ts";
+import { readAll, refusalOf, sendUnix } from "./unix-http.ts";
 
 export interface FileText {
   readonly path: string;
@@ -74,56 +74,26 @@ export class LocalApi {
     if (follow) query.set("follow", "true");
     if (tail !== undefined) query.set("tail", String(tail));
     const response = await this.#send("GET", `/v1/logs?${query}`);
-    if (response.statusCode !== 200) throw this.#refusal(response, await readAll(response));
+    if (response.statusCode !== 200) throw refusalOf(response, await readAll(response));
     return response;
   }
 
   async #call(method: string, path: string, body?: object): Promise<unknown> {
     const response = await this.#send(method, path, body);
     const text = await readAll(response);
-    if ((response.statusCode ?? 0) >= 300) throw this.#refusal(response, text);
+    if ((response.statusCode ?? 0) >= 300) throw refusalOf(response, text);
     return JSON.parse(text);
   }
 
   #send(method: string, path: string, body?: object): Promise<IncomingMessage> {
-    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const text = body === undefined ? undefined : JSON.stringify(body);
-    const sent = request({
+    return sendUnix({
       socketPath: this.#socketPath,
       method,
       path,
-      headers: text === undefined ? {} : { "content-type": "application/json" },
+      ...(body === undefined ? {} : { body }),
+      timeoutMs: TIMEOUT_MS,
+      whom: `runtime "${this.name}"`,
+      hint: 'start it: "aquifer local up"',
     });
-    sent.setTimeout(TIMEOUT_MS, () => sent.destroy(new Error("it does not answer")));
-    sent.once("response", (response) => {
-      sent.setTimeout(0);
-      resolve(response);
-    });
-    sent.once("error", (error: Error & { code?: string }) => {
-      const isGone = error.code === "ENOENT" || error.code === "ECONNREFUSED";
-      const why = isGone ? `it is not running (start it: "aquifer local up")` : error.message;
-      reject(new MeshError("PEER_UNREACHABLE", `Cannot ask runtime "${this.name}": ${why}`));
-    });
-    sent.end(text);
-    return promise;
   }
-
-  #refusal({ statusCode }: IncomingMessage, text: string): MeshError {
-    let reason = `it answered ${statusCode}`;
-    try {
-      const body: unknown = JSON.parse(text);
-      const error = typeof body === "object" && body !== null ? Reflect.get(body, "error") : "";
-      if (typeof error === "string" && error !== "") reason = error;
-    } catch {
-      // Not JSON: the status has to do.
-    }
-    return new MeshError("REQUEST_REFUSED", reason);
-  }
-}
-
-async function readAll(stream: IncomingMessage): Promise<string> {
-  stream.setEncoding("utf8");
-  let text = "";
-  for await (const chunk of stream) text += String(chunk);
-  return text;
 }

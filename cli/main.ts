@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { MeshError, reasonOf } from "#core/errors.ts";
 import { localCommand } from "./command/local.ts";
 import { processCommands } from "./command/processes.ts";
+import { traceCommand } from "./command/trace.ts";
 import { EXIT_FAILED, EXIT_MISUSED } from "./exit.ts";
 import { readVersion } from "./version.ts";
 
@@ -20,6 +21,7 @@ const program = new Command("aquifer")
   .exitOverride();
 for (const command of processCommands()) program.addCommand(command);
 program.addCommand(localCommand());
+program.addCommand(traceCommand());
 inherit(program);
 
 try {

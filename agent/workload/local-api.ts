@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import fastify from "fastify";
 import { MeshError, reasonOf } from "#core/errors.ts";
 import type { Logger } from "../log.ts";
+import { addTraceRoutes } from "../trace/route.ts";
 import type { PodStatus } from "./enrollment-loop.ts";
 import { type Pod, type PodUid, parsePod, parsePodUid } from "./pod.ts";
 
@@ -42,6 +43,7 @@ export async function serveLocalApi(
     return reply.code(204).send();
   });
   server.get("/v1/pods", () => ({ pods: registry.list().map(describePod) }));
+  addTraceRoutes(server, { findNetns: (pod) => findPod(registry, pod)?.netns });
 
   server.setNotFoundHandler((request, reply) =>
     reply.code(404).send({ error: `Cannot ${request.method} "${request.url}": no such resource` }),
@@ -55,6 +57,14 @@ export async function serveLocalApi(
   await server.listen({ path });
   chmodSync(path, 0o600);
   return { close: () => server.close() };
+}
+
+/** By uid, or by `namespace/name`. */
+function findPod(registry: PodRegistry, wanted: string): Pod | undefined {
+  const found = registry.list().find(({ pod: { uid, namespace, name } }) => {
+    return uid === wanted || `${namespace}/${name}` === wanted;
+  });
+  return found?.pod;
 }
 
 function statusOf(error: unknown): number {
