@@ -75,6 +75,7 @@ export function parseIntegerIn(text: string, min: number, max: number): number {
   return value;
 }
 
+/** `true` or `1`, `false` or `0`. */
 export function parseBoolean(text: string): boolean {
   if (text === "true" || text === "1") return true;
   if (text === "false" || text === "0") return false;

@@ -45,6 +45,7 @@ export function ipFromBytes(bytes: Uint8Array): IpAddress {
   return writeIpv6(bytes) as IpAddress;
 }
 
+/** An IPv4-mapped address is IPv4 too, by the way it is written. */
 export function isIpv4(ip: IpAddress): boolean {
   return !ip.includes(":");
 }
@@ -150,7 +151,8 @@ function parseIpv6(text: string): Uint8Array | undefined {
   const [head, tail] = halves.map((half) => groupsOf(half));
   if (head === undefined || (halves.length === 2 && tail === undefined)) return undefined;
   const missing = 8 - head.length - (tail?.length ?? 0);
-  // "::" stands for at least one group (RFC 5952, 4.2.2 is about writing; RFC 4291, 2.2 about this).
+  // "::" stands for at least one group (RFC 5952, 4.2.2 is about writing; RFC 4291, 2.2 about
+  // this).
   if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined;
   const groups = [...head, ...new Array<number>(missing).fill(0), ...(tail ?? [])];
   return Uint8Array.from(groups.flatMap((group) => [group >> 8, group & 0xff]));

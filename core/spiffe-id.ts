@@ -30,7 +30,9 @@ export function spiffeIdOf(text: string): SpiffeId | undefined {
   return text.length <= LENGTH_MAX && PATTERN.test(text) ? (text as SpiffeId) : undefined;
 }
 
-/** @throws MeshError `IDENTITY_INVALID` where a part has a character that an identity cannot have */
+/**
+ * @throws MeshError `IDENTITY_INVALID` where a part has a character that an identity cannot have
+ */
 export function formatSpiffeId({
   trustDomain,
   namespace,
@@ -39,6 +41,7 @@ export function formatSpiffeId({
   return parseSpiffeId(`spiffe://${trustDomain}/ns/${namespace}/sa/${serviceAccount}`);
 }
 
+/** The inverse of `formatSpiffeId()`. */
 export function partsOfSpiffeId(id: SpiffeId): SpiffeIdParts {
   const [, trustDomain, namespace, serviceAccount] = PATTERN.exec(id) ?? [];
   if (trustDomain === undefined || namespace === undefined || serviceAccount === undefined) {

@@ -348,8 +348,9 @@ int main(int argc, char **argv)
 		run(measure_to_ns);
 		report(argv[1], seconds);
 	} else {
-		fprintf(stderr, "usage: load serve PORT\n"
-				"       load throughput|requests|connections ADDRESS PORT N SECONDS\n");
+		fputs("usage: load serve PORT\n"
+		      "       load throughput|requests|connections ADDRESS PORT N SECONDS\n",
+		      stderr);
 		return 2;
 	}
 	return 0;

@@ -45,7 +45,9 @@ export interface Policy {
   readonly key: PolicyKey;
   readonly name: string;
   readonly namespace: string;
-  /** `global` holds for every workload, `namespace` for those of its own, `workload` where named. */
+  /**
+   * `global` holds for every workload, `namespace` for those of its own, `workload` where named.
+   */
   readonly scope: "global" | "namespace" | "workload";
   readonly action: "allow" | "deny";
   /** Evaluated and logged, never enforced. */

@@ -76,10 +76,12 @@ export interface ApplicationTunnel {
   readonly port: number;
 }
 
+/** The key of a service by its parts. */
 export function serviceKeyOf(namespace: string, hostname: string): ServiceKey {
   return `${namespace}/${hostname}` as ServiceKey;
 }
 
+/** The key of a policy by its parts. */
 export function policyKeyOf(namespace: string, name: string): PolicyKey {
   return `${namespace}/${name}` as PolicyKey;
 }

@@ -30,7 +30,9 @@ export class BpfObject {
     this.#naming(`set "${name}" of`, () => this.#native.setConstant(name, bytes));
   }
 
-  /** Before `load()`, which then takes the map that is pinned at `path`, or makes it and pins it. */
+  /**
+   * Before `load()`, which then takes the map that is pinned at `path`, or makes it and pins it.
+   */
   setPinPath(map: string, path: string): void {
     this.#naming(`pin map "${map}" of`, () => this.#native.setPinPath(map, path));
   }
@@ -81,7 +83,9 @@ export class BpfObject {
   }
 }
 
-/** A BPF map, open until `close()`. It lives on for as long as it is pinned or a program uses it. */
+/**
+ * A BPF map, open until `close()`. It lives on for as long as it is pinned or a program uses it.
+ */
 export class BpfMap {
   readonly name: string;
   readonly #native: NativeBpfMap;
@@ -150,7 +154,9 @@ export class BpfMap {
   }
 }
 
-/** The attachment of a program. Lasts until nothing holds it: neither a pin nor an open `BpfLink`. */
+/**
+ * The attachment of a program. Lasts until nothing holds it: neither a pin nor an open `BpfLink`.
+ */
 export class BpfLink {
   readonly name: string;
   readonly native: NativeBpfLink;

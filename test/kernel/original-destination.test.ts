@@ -44,7 +44,9 @@ describe("original destination", () => {
     network?.close();
   });
 
-  /** Asks the kernel as soon as the connection is there, and compares when the client has spoken. */
+  /**
+   * Asks the kernel as soon as the connection is there, and compares when the client has spoken.
+   */
   function judge(socket: net.Socket, meant: (number: number) => string): void {
     accepted++;
     const fd = fdOf(socket);

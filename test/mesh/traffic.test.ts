@@ -53,7 +53,9 @@ async function addressOf(name: string, family: 0 | 1 = 0): Promise<string> {
   return (await mesh.pod(name)).addresses[family] ?? "";
 }
 
-/** The one record that the agent of a node wrote of a connection, for requests with a unique path. */
+/**
+ * The one record that the agent of a node wrote of a connection, for requests with a unique path.
+ */
 async function recordOf(node: string, direction: string, from: string, to: string) {
   return mesh.waitForLog(node, `${direction} from ${from} to ${to}`, (line) => {
     return (

@@ -1,6 +1,6 @@
 /**
- * A whole mesh on this host for one test file: the local runtime with real pods, agents and control.
- * Goes through the runtime's own API, as its command line does.
+ * A whole mesh on this host for one test file: the local runtime with real pods, agents and
+ * control. Goes through the runtime's own API, as its command line does.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -52,7 +52,9 @@ export class LocalMesh {
     this.#socket = join(root, name, "api.sock");
   }
 
-  /** Brings it up and waits until every pod is ready. What it printed stands in the error if not. */
+  /**
+   * Brings it up and waits until every pod is ready. What it printed stands in the error if not.
+   */
   static async up(options: LocalMeshOptions): Promise<LocalMesh> {
     const name = `${options.name}-${process.pid}`;
     const directory = mkdtempSync(join(tmpdir(), `aquifer-${name}-`));

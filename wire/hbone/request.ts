@@ -58,12 +58,17 @@ export class InboundRequest implements TunnelRequest {
     });
   }
 
-  refuse(status: number): void { if (!isOpen(this.#stream)) return; const stream = this.#stream;
-    stream.respond({ ":status": status }, { endStream: true }); // The peer ends its half, or resets
-    the stream. One that does neither is reset (RFC 9113, 8.1), // but not soon: a reset takes the
-    place of an answer that nghttp2 has not written yet. stream.resume(); const timer =
-    setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), REFUSED_LINGER_MS);
-    stream.once("close", () => clearTimeout(timer)); } }
+  refuse(status: number): void {
+    if (!isOpen(this.#stream)) return;
+    const stream = this.#stream;
+    stream.respond({ ":status": status }, { endStream: true });
+    // The peer ends its half, or resets the stream. One that does neither is reset (RFC 9113, 8.1),
+    // but not soon: a reset takes the place of an answer that nghttp2 has not written yet.
+    stream.resume();
+    const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), REFUSED_LINGER_MS);
+    stream.once("close", () => clearTimeout(timer));
+  }
+}
 
 function isOpen(stream: ServerHttp2Stream): boolean {
   return !stream.destroyed && !stream.closed && !stream.headersSent;

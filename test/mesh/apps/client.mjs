@@ -1,5 +1,5 @@
-// The other end of server.mjs: `client.mjs WHAT HOST …`. Prints one line of JSON; exits 0 if all was
-// as it should be, else 1 with the reason.
+// The other end of server.mjs: `client.mjs WHAT HOST …`. Prints one line of JSON; exits 0 if all
+// was as it should be, else 1 with the reason.
 import { connect } from "node:net";
 import grpc from "@grpc/grpc-js";
 import { Pattern } from "./pattern.mjs";
