@@ -25,6 +25,7 @@ interface Ends {
 
 export class TunnelListener implements Listener {
   readonly address: SocketAddress;
+  acceptedCount = 0;
   readonly #server: Server;
   readonly #sessions = new Set<InboundSession>();
   /** Every accepted socket, whatever has become of it. */
@@ -87,6 +88,7 @@ export class TunnelListener implements Listener {
   }
 
   #accept(socket: Socket): void {
+    this.acceptedCount++;
     this.#sockets.add(socket);
     socket.on("close", () => {
       this.#sockets.delete(socket);

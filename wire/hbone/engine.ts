@@ -27,6 +27,7 @@ export interface TunnelEngine {
   /**
    * Sends GOAWAY on every session and opens no new one; streams that are open go on.
    *
+   * @param limitMs  may be infinite
    * @returns a promise that is kept when the last relay has ended, or at the limit, when those
    *   that are left have been reset
    */
@@ -46,6 +47,8 @@ export interface EngineLoad {
 export interface Listener {
   /** Where it listens: a port that the kernel chose is known only here. */
   readonly address: SocketAddress;
+  /** Connections so far, whatever has become of them. */
+  readonly acceptedCount: number;
   /** Stops accepting. Connections and sessions that it accepted go on, after a GOAWAY. */
   close(): void;
   /** Stops accepting and resets everything that it accepted. */

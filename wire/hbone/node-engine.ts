@@ -23,6 +23,9 @@ export function createHboneEngine(settings: Partial<HboneSettings> = {}): Tunnel
   return new NodeEngine({ ...DEFAULT_HBONE_SETTINGS, ...settings });
 }
 
+/** setTimeout() takes no more than this (24.8 days): a longer limit is none. */
+const DELAY_MS_MAX = 2 ** 31 - 1;
+
 class NodeEngine implements TunnelEngine {
   readonly #parts: EngineParts;
   readonly #pool: SessionPool;
@@ -88,10 +91,11 @@ class NodeEngine implements TunnelEngine {
         this.#onEnd = () => {};
         resolve();
       };
-      const timer = setTimeout(() => {
+      const abort = () => {
         this.#abort(`did not end within the ${limitMs} ms of a drain`);
         finish();
-      }, limitMs);
+      };
+      const timer = limitMs > DELAY_MS_MAX ? undefined : setTimeout(abort, limitMs);
       this.#onEnd = () => {
         if (this.#isIdle()) finish();
       };

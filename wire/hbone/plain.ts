@@ -14,6 +14,7 @@ const BACKLOG = 4096;
 
 export class PlainListener implements Listener {
   readonly address: SocketAddress;
+  acceptedCount = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #onChange: (listener: PlainListener) => void;
@@ -34,6 +35,7 @@ export class PlainListener implements Listener {
         keepAliveInitialDelay: KEEPALIVE_DELAY_MS,
       },
       (accepted) => {
+        this.acceptedCount++;
         const reader = new SocketReader(parts.readBuffers);
         const socket = takeOver(accepted, { ...RELAY_SOCKET, onread: reader.onread });
         this.#sockets.add(socket);
