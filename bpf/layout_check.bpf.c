@@ -4,6 +4,7 @@
  * the BTF that agent/kernel/layout.test.ts reads (an enum that only code uses leaves none).
  */
 #include "dns_layout.h"
+#include "flow_layout.h"
 #include "mesh_layout.h"
 
 enum mesh_number mesh_number;
@@ -21,3 +22,11 @@ enum dns_number dns_number;
 struct dns_pod dns_pod;
 struct dns_slot_key dns_slot_key;
 enum dns_outcome dns_outcome;
+enum flow_number flow_number;
+enum flow_kind flow_kind;
+enum flow_role flow_role;
+enum flow_flag flow_flag;
+enum flow_loss flow_loss;
+struct flow_event flow_event;
+struct deny_event deny_event;
+struct flow_sock flow_sock;
