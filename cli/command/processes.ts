@@ -16,14 +16,7 @@ export function processCommands(): readonly Command[] {
       .argument("[arguments...]", "passed on")
       .passThroughOptions()
       .allowUnknownOption(),
-    new Command("waypoint")
-      .description("run a waypoint: not part of this release yet")
-      .action(() => {
-        throw new MeshError(
-          "REQUEST_REFUSED",
-          "Cannot run a waypoint: not part of this release yet",
-        );
-      }),
+    processCommand("waypoint", "run a waypoint: not part of this release yet"),
   ];
 }
 
