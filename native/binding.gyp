@@ -13,6 +13,7 @@
         "kernel/js.cc",
         "kernel/libbpf_log.cc",
         "kernel/netns.cc",
+        "kernel/redirect.cc",
         "kernel/sockets.cc",
       ],
       # Shared, because the archives of Debian and Ubuntu are not position independent.

@@ -8,6 +8,7 @@
 #include "bpf_object.h"
 #include "file_systems.h"
 #include "netns.h"
+#include "redirect.h"
 #include "sockets.h"
 
 namespace {
@@ -29,6 +30,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("netnsSocket", Napi::Function::New<NetnsSocket>(env, "netnsSocket"));
   exports.Set("netnsListen", Napi::Function::New<NetnsListen>(env, "netnsListen"));
   exports.Set("netnsUdpSocket", Napi::Function::New<NetnsUdpSocket>(env, "netnsUdpSocket"));
+  exports.Set("originalDestination",
+              Napi::Function::New<OriginalDestination>(env, "originalDestination"));
+  exports.Set("setMark", Napi::Function::New<SetMark>(env, "setMark"));
+  exports.Set("bindTransparent", Napi::Function::New<BindTransparent>(env, "bindTransparent"));
   exports.Set("setLingerReset", Napi::Function::New<SetLingerReset>(env, "setLingerReset"));
   exports.Set("closeDescriptor", Napi::Function::New<CloseDescriptor>(env, "closeDescriptor"));
   return exports;

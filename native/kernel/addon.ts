@@ -35,7 +35,23 @@ export interface NativeBpfMap {
   close(): void;
 }
 
+export interface NativeProgramCost {
+  readonly name: string;
+  /** Instructions that the verifier walked through; 0 where the kernel does not tell (5.16). */
+  readonly verifiedInstructions: number;
+  readonly jitedBytes: number;
+}
+
+export interface NativeMapCost {
+  readonly name: string;
+  readonly memoryBytes: number;
+}
+
 export interface NativeBpfObject {
+  costs(): {
+    readonly programs: readonly NativeProgramCost[];
+    readonly maps: readonly NativeMapCost[];
+  };
   setConstant(name: string, bytes: Uint8Array): void;
   setPinPath(map: string, path: string): void;
   load(): void;
@@ -56,6 +72,9 @@ interface Addon {
   netnsSocket(netnsFd: number, ip: Uint8Array, port: number, bind: boolean): number;
   netnsListen(netnsFd: number, ip: Uint8Array, port: number, backlog: number): number;
   netnsUdpSocket(netnsFd: number, ip: Uint8Array, port: number, bind: boolean): number;
+  originalDestination(fd: number): Uint8Array | null;
+  setMark(fd: number, mark: number): void;
+  bindTransparent(fd: number, ip: Uint8Array): void;
   setLingerReset(fd: number): void;
   closeDescriptor(fd: number): void;
 }

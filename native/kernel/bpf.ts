@@ -9,6 +9,7 @@ import {
 import type { Netns } from "./netns.ts";
 
 export type LinkInfo = NativeLinkInfo;
+export type ObjectCosts = ReturnType<NativeBpfObject["costs"]>;
 
 /**
  * A compiled BPF object: open, set constants and pins, load, attach.
@@ -44,6 +45,11 @@ export class BpfObject {
    */
   load(): void {
     this.#naming("load", () => this.#native.load());
+  }
+
+  /** What the kernel has spent on it. After `load()`. */
+  costs(): ObjectCosts {
+    return this.#naming("inspect", () => this.#native.costs());
   }
 
   openMap(name: string): BpfMap {

@@ -6,6 +6,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -40,11 +42,23 @@ Place FindConstant(const btf* types, const char* name) {
   return {0, 0};
 }
 
+// What the kernel says it has set aside for the map.
+double MemoryOf(int map) {
+  std::ifstream info("/proc/self/fdinfo/" + std::to_string(map));
+  std::string field;
+  while (info >> field) {
+    double bytes = 0;
+    if (field == "memlock:" && info >> bytes) return bytes;
+  }
+  return 0;
+}
+
 }  // namespace
 
 Napi::Function BpfObject::Define(Napi::Env env) {
   return DefineClass(env, "BpfObject",
                      {
+                         InstanceMethod<&BpfObject::Costs>("costs"),
                          InstanceMethod<&BpfObject::SetConstant>("setConstant"),
                          InstanceMethod<&BpfObject::SetPinPath>("setPinPath"),
                          InstanceMethod<&BpfObject::Load>("load"),
@@ -61,6 +75,37 @@ BpfObject::BpfObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BpfObjec
   LibbpfLog log;
   object_.reset(bpf_object__open_file(path.c_str(), nullptr));
   if (!object_) throw LibbpfError(info.Env(), "bpf_object__open_file", errno, log.text());
+}
+
+// costs(): what the kernel has spent on the programs and maps of a loaded object.
+Napi::Value BpfObject::Costs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!object_ || !loaded_) throw SystemError(env, "bpf_object", EBADF);
+  auto programs = Napi::Array::New(env);
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, object_.get()) {
+    bpf_prog_info loaded = {};
+    uint32_t size = sizeof(loaded);
+    const int error = bpf_obj_get_info_by_fd(bpf_program__fd(program), &loaded, &size);
+    if (error < 0) throw SystemError(env, "bpf_obj_get_info_by_fd", -error);
+    auto cost = Napi::Object::New(env);
+    cost.Set("name", Napi::String::New(env, bpf_program__name(program)));
+    cost.Set("verifiedInstructions", Napi::Number::New(env, loaded.verified_insns));
+    cost.Set("jitedBytes", Napi::Number::New(env, loaded.jited_prog_len));
+    programs.Set(programs.Length(), cost);
+  }
+  auto maps = Napi::Array::New(env);
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, object_.get()) {
+    auto cost = Napi::Object::New(env);
+    cost.Set("name", Napi::String::New(env, bpf_map__name(map)));
+    cost.Set("memoryBytes", Napi::Number::New(env, MemoryOf(bpf_map__fd(map))));
+    maps.Set(maps.Length(), cost);
+  }
+  auto result = Napi::Object::New(env);
+  result.Set("programs", programs);
+  result.Set("maps", maps);
+  return result;
 }
 
 // setConstant(name, bytes): the initial value of a `const volatile`, of exactly its size.

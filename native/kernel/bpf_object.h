@@ -21,6 +21,7 @@ class BpfObject : public Napi::ObjectWrap<BpfObject> {
   bpf_program* LoadedProgram(Napi::Env env, const std::string& name) const;
 
  private:
+  Napi::Value Costs(const Napi::CallbackInfo& info);
   void SetConstant(const Napi::CallbackInfo& info);
   void SetPinPath(const Napi::CallbackInfo& info);
   void Load(const Napi::CallbackInfo& info);

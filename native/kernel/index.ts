@@ -5,7 +5,7 @@
  * All of it is synchronous, and all of it needs privileges (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN).
  */
 export { errnoOf } from "./addon.ts";
-export { BpfLink, BpfMap, BpfObject, type LinkInfo } from "./bpf.ts";
+export { BpfLink, BpfMap, BpfObject, type LinkInfo, type ObjectCosts } from "./bpf.ts";
 export { cgroupExists, ensureBpffs } from "./file-systems.ts";
 export {
   type Family,
@@ -15,4 +15,5 @@ export {
   type SocketOptions,
   type UdpSocketOptions,
 } from "./netns.ts";
+export { bindTransparent, originalDestination, setMark } from "./redirect.ts";
 export { closeDescriptor, fdOf, setLingerReset } from "./sockets.ts";
