@@ -31,6 +31,12 @@ const USAGE = `usage: npm start [-- --once]
   --once   run for ${ONCE_MS / 1_000} s, check every claim, clean up, exit 0 or 1
 `;
 
+const HINTS = `Ctrl-C ends it and cleans up. In another terminal:
+  npx aquifer local status --name ${NAME}
+  npx aquifer local exec --name ${NAME} -n shop deploy/front -- curl -s http://catalog/goods
+  npx aquifer local exec --name ${NAME} -n shop deploy/thief -- curl -sS http://payments.bank/pay
+`;
+
 class Demo {
   readonly #runtime: Runtime;
   readonly #follower = new LogFollower();
@@ -90,7 +96,7 @@ class Demo {
     const table = renderEdges(this.#edges.list());
     // On a terminal the table stays in its place; elsewhere only the last one is of use.
     if (process.stdout.isTTY) {
-      process.stdout.write(`\x1b[2J\x1b[H${first}   (Ctrl-C ends and cleans up)\n\n${table}\n`);
+      process.stdout.write(`\x1b[2J\x1b[H${first}\n\n${table}\n\n${HINTS}`);
     }
   }
 
