@@ -14,6 +14,7 @@
         "kernel/libbpf_log.cc",
         "kernel/netns.cc",
         "kernel/redirect.cc",
+        "kernel/ring_buffer.cc",
         "kernel/sockets.cc",
       ],
       # Shared, because the archives of Debian and Ubuntu are not position independent.

@@ -9,6 +9,7 @@
 #include "file_systems.h"
 #include "netns.h"
 #include "redirect.h"
+#include "ring_buffer.h"
 #include "sockets.h"
 
 namespace {
@@ -23,6 +24,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("BpfLink", data->bpf_link.Value());
   exports.Set("BpfMap", data->bpf_map.Value());
   exports.Set("BpfObject", data->bpf_object.Value());
+  exports.Set("RingBuffer", RingBuffer::Define(env));
   exports.Set("cgroupExists", Napi::Function::New<CgroupExists>(env, "cgroupExists"));
   exports.Set("ensureBpffs", Napi::Function::New<EnsureBpffs>(env, "ensureBpffs"));
   exports.Set("openNetns", Napi::Function::New<OpenNetns>(env, "openNetns"));
@@ -35,6 +37,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("setMark", Napi::Function::New<SetMark>(env, "setMark"));
   exports.Set("bindTransparent", Napi::Function::New<BindTransparent>(env, "bindTransparent"));
   exports.Set("setLingerReset", Napi::Function::New<SetLingerReset>(env, "setLingerReset"));
+  exports.Set("socketCookie", Napi::Function::New<SocketCookie>(env, "socketCookie"));
+  exports.Set("tcpInfo", Napi::Function::New<TcpInfo>(env, "tcpInfo"));
   exports.Set("closeDescriptor", Napi::Function::New<CloseDescriptor>(env, "closeDescriptor"));
   return exports;
 }

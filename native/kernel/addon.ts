@@ -54,6 +54,7 @@ export interface NativeBpfObject {
   };
   setConstant(name: string, bytes: Uint8Array): void;
   setPinPath(map: string, path: string): void;
+  setEntriesMax(map: string, entriesMax: number): void;
   load(): void;
   openMap(name: string): NativeBpfMap;
   attachCgroup(program: string, cgroupPath: string): NativeBpfLink;
@@ -61,10 +62,18 @@ export interface NativeBpfObject {
   close(): void;
 }
 
+export interface NativeRingBuffer {
+  drain(recordBytes: number): ArrayBuffer | null;
+  watch(callback: () => void): void;
+  foreignRecords(): number;
+  close(): void;
+}
+
 interface Addon {
   readonly BpfLink: new (path: string) => NativeBpfLink;
   readonly BpfMap: new (path: string) => NativeBpfMap;
   readonly BpfObject: new (path: string) => NativeBpfObject;
+  readonly RingBuffer: new (path: string) => NativeRingBuffer;
   cgroupExists(mountPath: string, id: bigint): boolean;
   ensureBpffs(path: string): boolean;
   openNetns(path: string): number;
@@ -76,6 +85,8 @@ interface Addon {
   setMark(fd: number, mark: number): void;
   bindTransparent(fd: number, ip: Uint8Array): void;
   setLingerReset(fd: number): void;
+  socketCookie(fd: number): bigint;
+  tcpInfo(fd: number): { readonly rttUs: number; readonly retransmits: number };
   closeDescriptor(fd: number): void;
 }
 

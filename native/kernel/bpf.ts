@@ -38,6 +38,11 @@ export class BpfObject {
     this.#naming(`pin map "${map}" of`, () => this.#native.setPinPath(map, path));
   }
 
+  /** Before `load()`. Of a ring buffer in bytes: a power of two, and whole pages. */
+  setEntriesMax(map: string, entriesMax: number): void {
+    this.#naming(`size map "${map}" of`, () => this.#native.setEntriesMax(map, entriesMax));
+  }
+
   /**
    * Makes the maps and gives the programs to the verifier.
    *

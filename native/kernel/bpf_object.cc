@@ -5,6 +5,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -61,6 +62,7 @@ Napi::Function BpfObject::Define(Napi::Env env) {
                          InstanceMethod<&BpfObject::Costs>("costs"),
                          InstanceMethod<&BpfObject::SetConstant>("setConstant"),
                          InstanceMethod<&BpfObject::SetPinPath>("setPinPath"),
+                         InstanceMethod<&BpfObject::SetEntriesMax>("setEntriesMax"),
                          InstanceMethod<&BpfObject::Load>("load"),
                          InstanceMethod<&BpfObject::OpenMap>("openMap"),
                          InstanceMethod<&BpfObject::AttachCgroup>("attachCgroup"),
@@ -136,6 +138,15 @@ void BpfObject::SetPinPath(const Napi::CallbackInfo& info) {
   const std::string path = TakeString(info, 1, "path");
   const int error = bpf_map__set_pin_path(Map(info.Env(), map), path.c_str());
   if (error < 0) throw SystemError(info.Env(), "bpf_map__set_pin_path", -error);
+}
+
+// setEntriesMax(map, entriesMax): the size of a map that load() will make; of a ring in bytes.
+void BpfObject::SetEntriesMax(const Napi::CallbackInfo& info) {
+  Unloaded(info.Env());
+  const std::string map = TakeString(info, 0, "map");
+  const int entries = TakeInt(info, 1, "entriesMax", 1, INT_MAX);
+  const int error = bpf_map__set_max_entries(Map(info.Env(), map), static_cast<uint32_t>(entries));
+  if (error < 0) throw SystemError(info.Env(), "bpf_map__set_max_entries", -error);
 }
 
 // load(): makes what maps are missing and has the verifier check the programs.

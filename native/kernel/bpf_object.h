@@ -24,6 +24,7 @@ class BpfObject : public Napi::ObjectWrap<BpfObject> {
   Napi::Value Costs(const Napi::CallbackInfo& info);
   void SetConstant(const Napi::CallbackInfo& info);
   void SetPinPath(const Napi::CallbackInfo& info);
+  void SetEntriesMax(const Napi::CallbackInfo& info);
   void Load(const Napi::CallbackInfo& info);
   Napi::Value OpenMap(const Napi::CallbackInfo& info);
   Napi::Value AttachCgroup(const Napi::CallbackInfo& info);

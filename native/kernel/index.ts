@@ -16,4 +16,12 @@ export {
   type UdpSocketOptions,
 } from "./netns.ts";
 export { bindTransparent, originalDestination, setMark } from "./redirect.ts";
-export { closeDescriptor, fdOf, setLingerReset } from "./sockets.ts";
+export { RingBuffer } from "./ring-buffer.ts";
+export {
+  closeDescriptor,
+  fdOf,
+  setLingerReset,
+  socketCookie,
+  type TcpInfo,
+  tcpInfo,
+} from "./sockets.ts";

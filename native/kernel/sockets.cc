@@ -1,5 +1,7 @@
 #include "sockets.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,6 +16,31 @@ void SetLingerReset(const Napi::CallbackInfo& info) {
   if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) < 0) {
     throw SystemError(info.Env(), "setsockopt", errno);
   }
+}
+
+// socketCookie(fd): the kernel's own name for the socket, which no later one will have.
+Napi::Value SocketCookie(const Napi::CallbackInfo& info) {
+  const int fd = TakeFd(info, 0);
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0) {
+    throw SystemError(info.Env(), "getsockopt", errno);
+  }
+  return Napi::BigInt::New(info.Env(), cookie);
+}
+
+// tcpInfo(fd): what the kernel has measured of the connection.
+Napi::Value TcpInfo(const Napi::CallbackInfo& info) {
+  const int fd = TakeFd(info, 0);
+  tcp_info now = {};
+  socklen_t size = sizeof(now);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &now, &size) < 0) {
+    throw SystemError(info.Env(), "getsockopt", errno);
+  }
+  auto result = Napi::Object::New(info.Env());
+  result.Set("rttUs", Napi::Number::New(info.Env(), now.tcpi_rtt));
+  result.Set("retransmits", Napi::Number::New(info.Env(), now.tcpi_total_retrans));
+  return result;
 }
 
 // closeDescriptor(fd).

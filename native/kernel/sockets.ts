@@ -6,6 +6,23 @@ export function setLingerReset(fd: number): void {
   naming("set SO_LINGER", () => addon.setLingerReset(fd));
 }
 
+/** The kernel's own name for a socket: no other has it, nor will a later one. */
+export function socketCookie(fd: number): bigint {
+  return naming("read SO_COOKIE", () => addon.socketCookie(fd));
+}
+
+/** What the kernel has measured of a connection so far. */
+export interface TcpInfo {
+  /** Smoothed round-trip time, in microseconds; 0 before the first sample. */
+  readonly rttUs: number;
+  /** Segments that were sent again. */
+  readonly retransmits: number;
+}
+
+export function tcpInfo(fd: number): TcpInfo {
+  return naming("read TCP_INFO", () => addon.tcpInfo(fd));
+}
+
 /** Closes a descriptor that Node does not own, like those of `Netns`. */
 export function closeDescriptor(fd: number): void {
   naming("close a descriptor", () => addon.closeDescriptor(fd));
