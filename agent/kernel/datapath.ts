@@ -4,10 +4,10 @@
  * Everything is pinned (`pins.ts`), so that it outlives the agent: a connection of an enrolled pod
  * is then refused, never let through. A later `openDatapath()` with the same pins takes over.
  */
-import { MeshError } from "#core/errors.ts";
-import { type IpAddress, isIpv4, isLoopback, type SocketAddress } from "#core/ip.ts";
-import { type BpfMap, type Netns, openNetns } from "#native/kernel/index.ts";
+import type { IpAddress, SocketAddress } from "#core/ip.ts";
+import type { BpfMap, Netns } from "#native/kernel/index.ts";
 import { checkCgroupRoot } from "./cgroup.ts";
+import { checkPod } from "./check-pod.ts";
 import { type DnsCapture, type DnsListeners, installDns } from "./dns.ts";
 import type { DnsCounter } from "./dns-layout.ts";
 import {
@@ -81,7 +81,30 @@ export interface PodCapture {
   remove(): void;
 }
 
+/** The means by which pods are captured on this host; the first is the best. */
+export const RUNGS = ["ebpf", "nftables"] as const;
+export type Rung = (typeof RUNGS)[number];
+
+export type ListenerRole = "outbound" | "inbound" | "hbone";
+
+/** How the agent's sockets in a pod's namespace have to be where capture does not find any. */
+export interface FixedSockets {
+  listenAt(role: ListenerRole, family: "ipv4" | "ipv6"): SocketAddress;
+  /**
+   * Where a connection that the inbound listener accepted was going: its local end does not tell.
+   *
+   * @returns undefined where nobody knows
+   */
+  arrivedAt(fd: number): SocketAddress | undefined;
+}
+
 export interface Datapath {
+  readonly rung: Rung;
+  /**
+   * Undefined where listeners may be anywhere, and accepted sockets have the ends that the client
+   * saw. With it, `markAgentSocket()` binds a socket that shows a client: leave it unbound.
+   */
+  readonly fixedSockets: FixedSockets | undefined;
   /**
    * Puts a pod under capture, blocked until `unblock()`, refused inbound until `setListeners()`.
    * A pod that was enrolled before, by this agent or by a dead one, is taken over as it is.
@@ -133,6 +156,8 @@ export function openDatapath(options: DatapathOptions): Datapath {
 }
 
 class PinnedDatapath implements Datapath {
+  readonly rung = "ebpf";
+  readonly fixedSockets = undefined;
   readonly #pins: Pins;
   readonly #maps: SharedMaps;
   readonly #dns: DnsCapture;
@@ -147,7 +172,9 @@ class PinnedDatapath implements Datapath {
   }
 
   enrol(pod: CapturedPod): PodCapture {
-    const cookie = this.#check(pod);
+    const holderOf = (netns: bigint) =>
+      this.#pins.uids().find((uid) => this.#pins.pod(uid).cookie() === netns);
+    const cookie = checkPod(pod, holderOf);
     const pins = this.#pins.pod(pod.uid);
     // A pod whose sandbox was made anew: what is left of the old one is of no use.
     if (pins.cookie() !== cookie) this.forget(pod.uid);
@@ -217,37 +244,6 @@ class PinnedDatapath implements Datapath {
     for (const uid of this.adopted()) this.forget(uid);
     this.#pins.removeAll();
     this.close();
-  }
-
-  /** @returns the cookie of the pod's network namespace */
-  #check(pod: CapturedPod): bigint {
-    const refuse = (reason: string) =>
-      new MeshError("REQUEST_REFUSED", `Cannot enrol pod "${pod.uid}": ${reason}`);
-    const families = pod.addresses.map((ip) => isIpv4(ip));
-    if (families.length === 0 || new Set(families).size !== families.length) {
-      throw refuse("expected one address, or one of each family");
-    }
-    const unusable = pod.addresses.find((ip) => isLoopback(ip) || ip === "0.0.0.0" || ip === "::");
-    if (unusable !== undefined) throw refuse(`${unusable} is not an address of a pod`);
-    if (!Number.isInteger(pod.id) || pod.id < 1 || pod.id > 0xffff_ffff) {
-      throw refuse(`id ${pod.id} is not in 1 to 2^32-1`);
-    }
-    const cookie = pod.netns.cookie();
-    if (cookie === ownNetnsCookie()) throw refuse("it is in the agent's network namespace");
-    const holder = this.#pins.uids().find((uid) => this.#pins.pod(uid).cookie() === cookie);
-    if (holder !== undefined && holder !== pod.uid) {
-      throw refuse(`its network namespace is that of pod "${holder}"`);
-    }
-    return cookie;
-  }
-}
-
-function ownNetnsCookie(): bigint {
-  const own = openNetns(process.pid);
-  try {
-    return own.cookie();
-  } finally {
-    own.close();
   }
 }
 
