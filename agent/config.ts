@@ -25,6 +25,7 @@ export interface AgentConfig {
   readonly drainLimitMs: number;
   readonly tunnel: TunnelConfig;
   readonly ipv6: boolean;
+  readonly dns: DnsConfig;
   /** Unix socket of the API that enrols pods. */
   readonly socketPath: string;
   readonly stateDir: string;
@@ -74,6 +75,13 @@ export interface TunnelConfig {
   readonly frameBytesMax: number;
 }
 
+export interface DnsConfig {
+  /** Whether the queries of pods are answered here. */
+  readonly capture: boolean;
+  /** How long a nameserver may take. */
+  readonly forwardTimeoutMs: number;
+}
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Settings that mean something to a ztunnel and that this agent cannot honour, with the reason. */
@@ -89,7 +97,6 @@ const UNSUPPORTED: Readonly<Record<string, { unless: readonly string[]; reason: 
   COMPLIANCE_POLICY: { unless: [""], reason: "compliance policies are not supported" },
   PROXY_CONFIG: { unless: [""], reason: "set the single settings instead" },
   ENABLE_ORIG_SRC: { unless: ["true", "1"], reason: "the client address is always kept" },
-  ISTIO_META_DNS_CAPTURE: { unless: ["false"], reason: "DNS capture is not supported yet" },
 };
 
 /** @throws MeshError `SETTINGS_INVALID`, with every mistake */
@@ -111,6 +118,10 @@ export function readConfig(env: Environment): AgentConfig {
     drainLimitMs: readDrainLimitMs(read),
     tunnel: readTunnel(read),
     ipv6: read.optional("IPV6_ENABLED", true, parseBoolean),
+    dns: {
+      capture: read.optional("ISTIO_META_DNS_CAPTURE", true, parseBoolean),
+      forwardTimeoutMs: read.optional("DNS_FORWARD_TIMEOUT", 5_000, parsePositiveDurationMs),
+    },
     socketPath: read.optional("AQUIFER_AGENT_SOCKET", "/run/aquifer/agent.sock", parseSocketPath),
     stateDir: read.optional("AQUIFER_STATE_DIR", "/var/lib/aquifer/agent", parseNonEmpty),
     cgroupRoot: read.optional("AQUIFER_CGROUP_ROOT", undefined, parseNonEmpty),

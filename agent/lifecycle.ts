@@ -23,6 +23,8 @@ import { WantedIdentities } from "./identity/wanted.ts";
 import { type Datapath, openDatapath } from "./kernel/datapath.ts";
 import { formatLogLevels, type Loggers } from "./log.ts";
 import { type AgentMetrics, createMetrics } from "./metrics.ts";
+import type { DnsEvents } from "./proxy/dns-server.ts";
+import type { PodDnsOptions } from "./proxy/pod-dns.ts";
 import type { PodProxy } from "./proxy/pod-proxy.ts";
 import { createProxyRuntime, type ProxyRuntime } from "./proxy/runtime.ts";
 import { SYSTEM_TIMERS } from "./timers.ts";
@@ -125,6 +127,12 @@ function createParts(config: AgentConfig, loggers: Loggers): Parts {
     datapath,
     createEngine: () => createHboneEngine({ ...tunnel, idleReleaseMs }),
     ipv6: config.ipv6,
+    dns: dnsOptions(config, {
+      request: (labels) => metrics.dnsRequest(labels),
+      upstreamRequest: (labels, isAnswered, durationMs) => {
+        metrics.dnsUpstreamRequest(labels, isAnswered, durationMs);
+      },
+    }),
     onOpened: () => metrics.podStarted(),
     onDrained: () => metrics.podStopped(),
   });
@@ -142,6 +150,10 @@ function createParts(config: AgentConfig, loggers: Loggers): Parts {
     ...{ config, loggers, datapath, authority, certificates },
     ...{ runtime, pods, metrics, progress },
   };
+}
+
+function dnsOptions({ dns }: AgentConfig, events: DnsEvents): PodDnsOptions | undefined {
+  return dns.capture ? { forwardTimeoutMs: dns.forwardTimeoutMs, events } : undefined;
 }
 
 function metricsSources(
@@ -163,6 +175,7 @@ function metricsSources(
     engineLoads: () => pods.proxies().map(({ engine }) => engine.load()),
     engineKind: "node",
     datapathCounters: () => datapath.counters(),
+    dnsCounters: () => datapath.dnsCounters(),
     unknownPolicies: () => {
       const workloads = pods.list().map(({ pod }) => state.localWorkload(pod));
       const unknown = workloads.flatMap((workload) =>

@@ -38,6 +38,7 @@ function createSources() {
     ],
     engineKind: "node",
     datapathCounters: () => ({ captured: 7 }),
+    dnsCounters: () => ({ answered: 8 }),
     unknownPolicies: () => 1,
     certificates: () => [],
     version: "1.2.3",

@@ -1,8 +1,9 @@
-import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { EngineLoad } from "#wire/hbone/engine.ts";
 import type { CertificateStatus } from "./identity/certificate-store.ts";
 import type { ConnectionLog } from "./proxy/connection-log.ts";
 import type { ProxyCounts } from "./proxy/context.ts";
+import type { DnsEvents, DnsLabels } from "./proxy/dns-server.ts";
 import { TRAFFIC_LABELS, type TrafficRow, type TrafficTable } from "./proxy/traffic.ts";
 
 /** Where the numbers come from that are not counted here but read when somebody asks. */
@@ -14,6 +15,7 @@ export interface MetricsSources {
   readonly engineLoads: () => readonly EngineLoad[];
   readonly engineKind: string;
   readonly datapathCounters: () => Readonly<Record<string, number>>;
+  readonly dnsCounters: () => Readonly<Record<string, number>>;
   readonly unknownPolicies: () => number;
   readonly certificates: () => readonly CertificateStatus[];
   readonly version: string;
@@ -26,6 +28,8 @@ export interface AgentMetrics {
   xdsRejected(typeUrl: string): void;
   podStarted(): void;
   podStopped(): void;
+  readonly dnsRequest: DnsEvents["request"];
+  readonly dnsUpstreamRequest: DnsEvents["upstreamRequest"];
   /** Prometheus' text format. */
   text(): Promise<string>;
   readonly contentType: string;
@@ -52,6 +56,7 @@ export function createMetrics(sources: MetricsSources): AgentMetrics {
   addState(registry, sources);
   addDatapath(registry, sources);
   const counters = addEvents(registry);
+  const dns = addDns(registry);
   return {
     xdsMessage: (url, bytes) => {
       counters.messages.inc({ url });
@@ -61,6 +66,13 @@ export function createMetrics(sources: MetricsSources): AgentMetrics {
     xdsRejected: (url) => counters.rejections.inc({ url }),
     podStarted: () => counters.started.inc(),
     podStopped: () => counters.stopped.inc(),
+    dnsRequest: (labels) => dns.requests.inc(dnsLabelsOf(labels)),
+    dnsUpstreamRequest: (labels, isAnswered, durationMs) => {
+      const values = dnsLabelsOf(labels);
+      dns.upstreamRequests.inc(values);
+      dns.upstreamSeconds.observe(values, durationMs / 1000);
+      if (!isAnswered) dns.upstreamFailures.inc(values);
+    },
     text: async () => (await registry.metrics()).replace(UNTYPED, "$1 untyped"),
     contentType: registry.contentType,
   };
@@ -150,12 +162,21 @@ function addState(registry: Registry, sources: MetricsSources): void {
   });
 }
 
-function addDatapath(registry: Registry, { datapathCounters, counts }: MetricsSources): void {
+function addDatapath(
+  registry: Registry,
+  { datapathCounters, dnsCounters, counts }: MetricsSources,
+): void {
   addCounter(registry, {
     name: "aquifer_datapath_events_total",
     help: "What the kernel programs decided",
     label: "event",
     read: datapathCounters,
+  });
+  addCounter(registry, {
+    name: "aquifer_datapath_dns_events_total",
+    help: "What the kernel programs did with DNS datagrams",
+    label: "event",
+    read: dnsCounters,
   });
   const add = (name: string, help: string, field: keyof ProxyCounts) =>
     new Counter({
@@ -188,6 +209,45 @@ function addEvents(registry: Registry) {
     rejections: counter("aquifer_xds_rejections_total", "Resources that were refused", ["url"]),
     started: counter("workload_manager_proxies_started_total", "Pods that joined the mesh"),
     stopped: counter("workload_manager_proxies_stopped_total", "Pods that left the mesh"),
+  };
+}
+
+/** As ztunnel's, labels in its order. */
+const DNS_LABELS = [
+  "request_query_type",
+  "request_protocol",
+  "source_canonical_service",
+  "source_canonical_revision",
+] as const;
+
+function addDns(registry: Registry) {
+  const shared = { labelNames: DNS_LABELS, registers: [registry] };
+  const counter = (name: string, help: string) => new Counter({ name, help, ...shared });
+  return {
+    requests: counter("istio_dns_requests_total", "DNS queries of pods"),
+    upstreamRequests: counter(
+      "istio_dns_upstream_requests_total",
+      "DNS queries passed on to a nameserver",
+    ),
+    upstreamFailures: counter(
+      "istio_dns_upstream_failures_total",
+      "DNS queries that a nameserver did not answer",
+    ),
+    upstreamSeconds: new Histogram({
+      name: "istio_dns_upstream_request_duration_seconds",
+      help: "How long nameservers took",
+      buckets: [0.0005, 0.001, 0.01, 0.1, 1, 5],
+      ...shared,
+    }),
+  };
+}
+
+function dnsLabelsOf({ queryType, protocol, client }: DnsLabels) {
+  return {
+    request_query_type: queryType,
+    request_protocol: protocol,
+    source_canonical_service: client?.canonicalName || "unknown",
+    source_canonical_revision: client?.canonicalRevision || "unknown",
   };
 }
 

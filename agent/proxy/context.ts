@@ -51,6 +51,8 @@ export interface PodPlace extends LocalPod {
   originalDestination(fd: number): SocketAddress | undefined;
   /** An unconnected socket in the pod's namespace that its capture leaves alone. */
   openSocket(options: PodSocketOptions): number;
+  /** Where a connection to a nameserver of the pod is answered by the agent itself. */
+  dnsOverTcp(server: SocketAddress): SocketAddress | undefined;
 }
 
 export interface PodSocketOptions {

@@ -54,6 +54,8 @@ async function serve(
     const reason = "not captured: somebody dialled the listener itself";
     return refuseEarly(context, pod, connection, undefined, reason);
   }
+  const dns = pod.dnsOverTcp(destination);
+  if (dns !== undefined) return connectToDns(context, pod, connection, dns);
   const client =
     context.state.localWorkload(pod) ?? (await context.state.waitForLocalWorkload(pod));
   if (client === undefined) {
@@ -61,6 +63,18 @@ async function serve(
     return refuseEarly(context, pod, connection, destination, reason);
   }
   await connectSomewhere(context, { connection, pod, destination, client, sinceMs });
+}
+
+/** The agent's own server is one hop away, within the pod. */
+async function connectToDns(
+  context: ProxyContext,
+  pod: PodPlace,
+  connection: PlainConnection,
+  address: SocketAddress,
+): Promise<void> {
+  const result = await connection.connect({ kind: "tcp", dial: dialFrom(pod, address) });
+  if (result.kind === "connected") return;
+  refuseEarly(context, pod, connection, address, result.failure.reason);
 }
 
 async function connectSomewhere(context: ProxyContext, leaving: Leaving): Promise<void> {

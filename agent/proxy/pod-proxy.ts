@@ -8,16 +8,19 @@ import type { StoredPod } from "../workload/pod-store.ts";
 import type { PodPlace, PodSocketOptions, ProxyContext } from "./context.ts";
 import { acceptPlaintext, tunnelListenerOptions } from "./inbound.ts";
 import { acceptOutbound } from "./outbound.ts";
+import {
+  type DnsCapturing,
+  type DnsNetns,
+  openPodDns,
+  type PodDns,
+  type PodDnsOptions,
+  type PodDnsParts,
+} from "./pod-dns.ts";
 
 /** What the proxy needs of a network namespace. */
-export interface PodNetns {
+export interface PodNetns extends DnsNetns {
   cookie(): bigint;
   openSocket(options: { readonly family: "ipv4" | "ipv6"; readonly bind?: IpAddress }): number;
-  listen(options: {
-    readonly ip: IpAddress;
-    readonly port: number;
-    readonly backlog: number;
-  }): number;
   close(): void;
 }
 
@@ -28,7 +31,7 @@ export interface PodDatapath<Netns> {
     readonly netns: Netns;
     readonly addresses: readonly IpAddress[];
     readonly id: number;
-  }): { setListeners(listeners: Listeners): void; unblock(): void };
+  }): DnsCapturing & { setListeners(listeners: Listeners): void; unblock(): void };
   originalDestination(fd: number): SocketAddress | undefined;
   markAgentSocket(fd: number, showClient?: SocketAddress): void;
 }
@@ -38,6 +41,8 @@ export interface PodProxyOptions<Netns> {
   readonly datapath: PodDatapath<Netns>;
   /** False leaves IPv6 without listeners: what is captured of it is then refused. */
   readonly ipv6: boolean;
+  /** Undefined leaves the queries of all pods alone. */
+  readonly dns: PodDnsOptions | undefined;
   readonly createEngine: () => TunnelEngine;
   /** Closes a descriptor that nobody took over. */
   readonly closeDescriptor: (fd: number) => void;
@@ -56,6 +61,7 @@ export class PodProxy {
   readonly engine: TunnelEngine;
   readonly #netns: PodNetns;
   readonly #listeners: readonly Listener[];
+  readonly #dns: PodDns | undefined;
   readonly #onDrained: () => void;
 
   constructor(
@@ -63,18 +69,21 @@ export class PodProxy {
     netns: PodNetns,
     engine: TunnelEngine,
     listeners: readonly Listener[],
+    dns: PodDns | undefined,
     onDrained: () => void,
   ) {
     this.pod = pod;
     this.#netns = netns;
     this.engine = engine;
     this.#listeners = listeners;
+    this.#dns = dns;
     this.#onDrained = onDrained;
   }
 
   /** Accepts nothing more, says GOAWAY, and lets what is connected end within the limit. */
   async drain(limitMs: number): Promise<void> {
     for (const listener of this.#listeners) listener.close();
+    this.#dns?.close();
     await this.engine.drain(limitMs);
     this.engine.close();
     this.#netns.close();
@@ -94,26 +103,57 @@ export function openPodProxy<Netns extends PodNetns>(
   netns: Netns,
 ): PodProxy {
   const engine = options.createEngine();
+  let dns: PodDns | undefined;
   try {
     const { uid, addresses, id } = pod;
     const capture = options.datapath.enrol({ uid, netns, addresses, id });
-    const place = placeOf(options, pod, netns);
+    const place = placeOf(options, pod, netns, (server) => dns?.overTcp(server));
     const listeners: Listener[] = [];
     const slots = listenFor(options, place, netns, engine, listeners);
     capture.setListeners(slots);
+    dns = dnsFor(options, pod, { place, netns, capture });
     capture.unblock();
-    return new PodProxy(pod, netns, engine, listeners, options.onDrained);
+    return new PodProxy(pod, netns, engine, listeners, dns, options.onDrained);
   } catch (error) {
+    dns?.close();
     engine.close();
     netns.close();
     throw error;
   }
 }
 
+function dnsFor<Netns extends PodNetns>(
+  { dns, context, ipv6, ...options }: PodProxyOptions<Netns>,
+  pod: StoredPod,
+  parts: Pick<PodDnsParts, "place" | "netns" | "capture">,
+): PodDns | undefined {
+  if (dns === undefined || pod.dns?.capture === false) {
+    parts.capture.setDns(undefined);
+    return undefined;
+  }
+  const mark = (fd: number) => markOrClose(options, fd, undefined);
+  return openPodDns(dns, pod, { ...parts, context, ipv6, mark });
+}
+
+function markOrClose<Netns>(
+  { datapath, closeDescriptor }: Pick<PodProxyOptions<Netns>, "datapath" | "closeDescriptor">,
+  fd: number,
+  showClient: SocketAddress | undefined,
+): number {
+  try {
+    datapath.markAgentSocket(fd, showClient);
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+
 function placeOf<Netns extends PodNetns>(
-  { datapath, closeDescriptor }: PodProxyOptions<Netns>,
+  options: PodProxyOptions<Netns>,
   pod: StoredPod,
   netns: PodNetns,
+  dnsOverTcp: PodPlace["dnsOverTcp"],
 ): PodPlace {
   const { uid, name, namespace, serviceAccount, addresses } = pod;
   return {
@@ -123,17 +163,12 @@ function placeOf<Netns extends PodNetns>(
     serviceAccount,
     addresses,
     instance: randomUUID(),
-    originalDestination: (fd) => datapath.originalDestination(fd),
+    originalDestination: (fd) => options.datapath.originalDestination(fd),
     openSocket: ({ family, bind, showClient }: PodSocketOptions) => {
       const fd = netns.openSocket(bind === undefined ? { family } : { family, bind });
-      try {
-        datapath.markAgentSocket(fd, showClient);
-        return fd;
-      } catch (error) {
-        closeDescriptor(fd);
-        throw error;
-      }
+      return markOrClose(options, fd, showClient);
     },
+    dnsOverTcp,
   };
 }
 

@@ -9,6 +9,7 @@
  * A pod that is pending is blocked, not bypassed: capture begins before anything can fail. `next()`
  * decides and does nothing else; enrollment-loop.ts carries out the commands, in their order.
  */
+import { isDeepStrictEqual } from "node:util";
 import type { StoredPod } from "./pod-store.ts";
 
 export type Enrollment =
@@ -140,7 +141,8 @@ function isSamePod(left: StoredPod, right: StoredPod): boolean {
     left.name === right.name &&
     left.namespace === right.namespace &&
     left.serviceAccount === right.serviceAccount &&
-    left.addresses.join() === right.addresses.join()
+    left.addresses.join() === right.addresses.join() &&
+    isDeepStrictEqual(left.dns, right.dns)
   );
 }
 

@@ -2,6 +2,7 @@ import { closeDescriptor, errnoOf, type Netns, openNetns } from "#native/kernel/
 import type { TunnelEngine } from "#wire/hbone/engine.ts";
 import type { Datapath } from "../kernel/datapath.ts";
 import type { ProxyContext } from "../proxy/context.ts";
+import type { PodDnsOptions } from "../proxy/pod-dns.ts";
 import { openPodProxy, type PodProxy } from "../proxy/pod-proxy.ts";
 import type { PodHost } from "./enrollment-loop.ts";
 
@@ -13,17 +14,18 @@ export interface KernelHostOptions {
   readonly datapath: Datapath;
   readonly createEngine: () => TunnelEngine;
   readonly ipv6: boolean;
+  readonly dns: PodDnsOptions | undefined;
   readonly onOpened: () => void;
   readonly onDrained: () => void;
 }
 
 /** Enrols pods with the kernel of this host. */
 export function createKernelHost(options: KernelHostOptions): PodHost<Netns, PodProxy> {
-  const { context, datapath, createEngine, ipv6, onOpened, onDrained } = options;
+  const { context, datapath, createEngine, ipv6, dns, onOpened, onDrained } = options;
   return {
     openNetns: openNetnsIfThere,
     open: (pod, netns) => {
-      const shared = { context, datapath, createEngine, ipv6, closeDescriptor, onDrained };
+      const shared = { context, datapath, createEngine, ipv6, dns, closeDescriptor, onDrained };
       const proxy = openPodProxy(shared, pod, netns);
       onOpened();
       return proxy;

@@ -15,6 +15,18 @@ export interface Pod {
   readonly addresses: readonly IpAddress[];
   /** Path of its network namespace. */
   readonly netns: string;
+  /** What whoever made the pod says of its name resolution. */
+  readonly dns?: PodDnsSettings;
+}
+
+/** Each is optional: what is absent is as the kubelet would have it by default. */
+export interface PodDnsSettings {
+  /** False leaves the pod's queries alone (annotation `ambient.istio.io/dns-capture`). */
+  readonly capture?: boolean;
+  /** As in its resolv.conf. */
+  readonly searchDomains?: readonly string[];
+  /** As in its resolv.conf: those that are answered over TCP too. */
+  readonly nameservers?: readonly IpAddress[];
 }
 
 /** bpffs, where the uid names a directory, takes no dots; a slash would leave the directory. */
@@ -23,7 +35,14 @@ const UID = /^[A-Za-z0-9_-]{1,64}$/;
 /** Names of Kubernetes objects (RFC 1123 subdomain), which also stand in identities and logs. */
 const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
-const KNOWN_FIELDS = ["name", "namespace", "serviceAccount", "addresses", "netns", "pid"];
+const KNOWN_FIELDS = ["name", "namespace", "serviceAccount", "addresses", "netns", "pid", "dns"];
+const KNOWN_DNS_FIELDS = ["capture", "searchDomains", "nameservers"];
+
+/** resolv.conf(5) of glibc has six search domains and 256 characters, newer ones more; three servers. */
+const SEARCH_DOMAINS_MAX = 32;
+const NAMESERVERS_MAX = 4;
+/** A domain (RFC 1123), where one dot at the end is right. */
+const DOMAIN = /^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?$/;
 
 /** @throws MeshError `REQUEST_REFUSED` */
 export function parsePodUid(text: string): PodUid {
@@ -61,6 +80,44 @@ export function parsePod(uid: PodUid, body: unknown): Pod {
     serviceAccount: nameIn("serviceAccount"),
     addresses: parseAddresses(fields.addresses, refuse),
     netns: parseNetns(fields.netns, fields.pid, refuse),
+    ...(fields.dns === undefined ? {} : { dns: parsePodDns(fields.dns, refuse) }),
+  };
+}
+
+/** @param refuse  is told why the value cannot be */
+export function parsePodDns(value: unknown, refuse: (reason: string) => never): PodDnsSettings {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    return refuse('"dns" is no object');
+  }
+  const fields: Readonly<Record<string, unknown>> = { ...value };
+  const unknownField = Object.keys(fields).find((field) => !KNOWN_DNS_FIELDS.includes(field));
+  if (unknownField !== undefined) return refuse(`unknown field "dns.${unknownField}"`);
+  const { capture, searchDomains, nameservers } = fields;
+  if (capture !== undefined && typeof capture !== "boolean") {
+    return refuse('"dns.capture" is neither true nor false');
+  }
+  const textsIn = (field: string, list: unknown, max: number): readonly string[] => {
+    if (!Array.isArray(list) || !list.every((text) => typeof text === "string")) {
+      return refuse(`"dns.${field}" is no list of texts`);
+    }
+    return list.length <= max ? list : refuse(`"dns.${field}" has more than ${max} entries`);
+  };
+  return {
+    ...(capture !== undefined && { capture }),
+    ...(searchDomains !== undefined && {
+      searchDomains: textsIn("searchDomains", searchDomains, SEARCH_DOMAINS_MAX).map((text) =>
+        DOMAIN.test(text) ? text : refuse(`"dns.searchDomains" holds "${text}"`),
+      ),
+    }),
+    ...(nameservers !== undefined && {
+      nameservers: textsIn("nameservers", nameservers, NAMESERVERS_MAX).map((text) => {
+        try {
+          return parseIp(text);
+        } catch {
+          return refuse(`"dns.nameservers" holds "${text}", which is no IP address`);
+        }
+      }),
+    }),
   };
 }
 

@@ -2,6 +2,7 @@
 import { request } from "node:http";
 import { MeshError } from "#core/errors.ts";
 import type { IpAddress } from "#core/ip.ts";
+import type { ResolverSettings } from "../pod/files.ts";
 
 export interface EnrolledPod {
   readonly uid: string;
@@ -10,6 +11,7 @@ export interface EnrolledPod {
   readonly serviceAccount: string;
   readonly addresses: readonly IpAddress[];
   readonly netns: string;
+  readonly dns: ResolverSettings & { readonly capture: boolean };
 }
 
 /** An agent answers once capture is in force, which takes milliseconds. */

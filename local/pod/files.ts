@@ -1,6 +1,7 @@
 /** The files under /etc that every pod has its own of. */
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { IpAddress } from "#core/ip.ts";
 import { DNS_ADDRESS, type DualAddress } from "../addresses.ts";
 import { CLUSTER_DOMAIN } from "../dns/zone.ts";
 import { writeWhole } from "../state/files.ts";
@@ -11,12 +12,25 @@ export interface PodHost {
   readonly addresses: DualAddress;
 }
 
-/** As the kubelet writes it: a short name is tried in the pod's own namespace first. */
+/** What resolv.conf(5) of a pod says. */
+export interface ResolverSettings {
+  readonly searchDomains: readonly string[];
+  readonly nameservers: readonly IpAddress[];
+}
+
+/** As the kubelet has it: a short name is tried in the pod's own namespace first. */
+export function resolverSettings(namespace: string): ResolverSettings {
+  return {
+    searchDomains: [`${namespace}.svc.${CLUSTER_DOMAIN}`, `svc.${CLUSTER_DOMAIN}`, CLUSTER_DOMAIN],
+    nameservers: [DNS_ADDRESS.ipv4],
+  };
+}
+
 export function resolvConf({ namespace }: PodHost): string {
-  const search = [`${namespace}.svc.${CLUSTER_DOMAIN}`, `svc.${CLUSTER_DOMAIN}`, CLUSTER_DOMAIN];
+  const { searchDomains, nameservers } = resolverSettings(namespace);
   return [
-    `search ${search.join(" ")}`,
-    `nameserver ${DNS_ADDRESS.ipv4}`,
+    `search ${searchDomains.join(" ")}`,
+    ...nameservers.map((ip) => `nameserver ${ip}`),
     "options ndots:5",
     "",
   ].join("\n");

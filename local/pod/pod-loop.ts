@@ -16,7 +16,7 @@ import type { Ledger } from "../state/ledger.ts";
 import { type Container, isReady, type PodPhase, podPhase } from "./container.ts";
 import { ContainerLoop } from "./container-loop.ts";
 import { commandOf, environmentOf, type PodFields } from "./environment.ts";
-import { writePodFiles } from "./files.ts";
+import { resolverSettings, writePodFiles } from "./files.ts";
 
 export type MeshState =
   | { readonly phase: "outside" }
@@ -48,6 +48,9 @@ export interface PodOptions {
   readonly onChange: () => void;
   readonly onNote: (note: string) => void;
 }
+
+/** @see https://istio.io/latest/docs/reference/config/annotations/ */
+const DNS_CAPTURE = "ambient.istio.io/dns-capture";
 
 /** An agent that is being started again answers within a second. */
 const RETRY_MIN_MS = 50;
@@ -287,6 +290,10 @@ export class PodLoop {
       serviceAccount: pod.spec.serviceAccount,
       addresses: [addresses.ipv4, addresses.ipv6],
       netns: netnsPath(this.#netns),
+      dns: {
+        ...resolverSettings(pod.namespace),
+        capture: pod.annotations[DNS_CAPTURE] !== "false",
+      },
     });
     this.#setMesh({ phase: "enrolled" });
   }

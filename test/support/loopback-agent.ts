@@ -2,6 +2,7 @@
  * An agent without kernel: pods are loopback addresses, and whatever the capture would find out is
  * said by the test. Engine, TLS, certificates, policy and log are the real ones.
  */
+import assert from "node:assert/strict";
 import { parseIp, type SocketAddress } from "#core/ip.ts";
 import type { MeshUpdate } from "#core/service/mesh-index.ts";
 import type { Workload } from "#core/service/workload.ts";
@@ -94,7 +95,13 @@ export class LoopbackAgent {
       {
         context: this.runtime.context,
         datapath: {
-          enrol: () => ({ setListeners: () => undefined, unblock: () => undefined }),
+          enrol: () => ({
+            setListeners: () => undefined,
+            unblock: () => undefined,
+            setDns: () => undefined,
+            dnsPorts: () => undefined,
+            dnsServer: () => undefined,
+          }),
           originalDestination: () => pod.destination,
           markAgentSocket: (_fd, client) => {
             if (client) shownClients.push(client);
@@ -102,6 +109,7 @@ export class LoopbackAgent {
         },
         createEngine: () => spyOn(createHboneEngine(), listeners, () => pod.dialled),
         ipv6: true,
+        dns: undefined,
         closeDescriptor: () => undefined,
         onDrained: () => undefined,
       },
@@ -141,6 +149,7 @@ function createNetns(ip: string): PodNetns {
   return {
     cookie: () => 1n,
     openSocket: ({ bind }) => boundSocket(bind ?? ip),
+    openUdpSocket: () => assert.fail("DNS is left alone here"),
     listen: () => (++opened === 3 ? boundSocket(ip, 15_008) : boundSocket(ip)),
     close: () => undefined,
   };

@@ -23,11 +23,13 @@ export interface PodOptions {
   readonly command?: readonly string[];
   /** Ready once something listens there. */
   readonly readyPort?: number;
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 /** A pod with label `app: <name>`. Without a command it does nothing, for ever. */
 export function pod(namespaceName: string, name: string, options: PodOptions = {}): string {
   const { node, serviceAccount, command = ["sleep", "infinity"], readyPort } = options;
+  const { annotations = {} } = options;
   const probe = { tcpSocket: { port: readyPort }, periodSeconds: 1 };
   const fieldRef = { fieldPath: "metadata.name" };
   const container = {
@@ -39,7 +41,7 @@ export function pod(namespaceName: string, name: string, options: PodOptions = {
   return document(
     "v1",
     "Pod",
-    { name, namespace: namespaceName, labels: { app: name } },
+    { name, namespace: namespaceName, labels: { app: name }, annotations },
     {
       ...(node === undefined ? {} : { nodeName: node }),
       ...(serviceAccount === undefined ? {} : { serviceAccountName: serviceAccount }),
