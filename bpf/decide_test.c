@@ -96,7 +96,16 @@ static void test_outbound(void)
 
 		snprintf(what, sizeof(what), "outbound to %s, type %u, flags %u", table[i].dst,
 			 table[i].type, table[i].flags);
-		expect(what, decide_outbound(&cfg, &dst, table[i].type), table[i].expected);
+		expect(what, decide_outbound(&cfg, &dst, table[i].type, POLICY_AGENT),
+		       table[i].expected);
+		/* What policy says matters only where the connection would leave the pod. */
+		for (__u32 verdict = POLICY_ALLOW; verdict <= POLICY_DENY; verdict++) {
+			enum mesh_outcome known =
+				verdict == POLICY_DENY ? MESH_DENIED : MESH_DIRECT;
+
+			expect(what, decide_outbound(&cfg, &dst, table[i].type, verdict),
+			       table[i].expected == MESH_CAPTURED ? known : table[i].expected);
+		}
 	}
 }
 
@@ -157,13 +166,13 @@ static void test_invariants(void)
 		}
 		a.port = (__u16)rand();
 		b.port = (__u16)rand();
-		outcome = decide_outbound(&cfg, &a, SOCK_STREAM);
+		outcome = decide_outbound(&cfg, &a, SOCK_STREAM, POLICY_AGENT);
 		if (outcome != MESH_CAPTURED && outcome != MESH_SELF)
 			expect("random outbound", outcome, MESH_CAPTURED);
 		cfg.flags = POD_BLOCKED;
 		if (outcome == MESH_CAPTURED)
-			expect("the same, blocked", decide_outbound(&cfg, &a, SOCK_STREAM),
-			       MESH_BLOCKED);
+			expect("the same, blocked",
+			       decide_outbound(&cfg, &a, SOCK_STREAM, POLICY_ALLOW), MESH_BLOCKED);
 		outcome = decide_inbound(&a, &b, MESH_OUT_PORT, MESH_HBONE_PORT);
 		if (outcome == MESH_IN_SELF && !is_loopback(&a) && !is_loopback(&b) &&
 		    !same_ip(&a, &b))

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Hands connections that arrive in a pod to the agent's listeners there.
+ * Hands connections that arrive in a pod to the agent's listeners there; to the application those
+ * whose source this very kernel has seen, where policy allows them.
  *
  *   hook       sk_lookup, one instance of this program and of `listeners` per pod: the hook cannot
  *              ask which network namespace it runs in
  *   reads      listeners   sockets of the agent, in this pod's network namespace
+ *              attest, local_ips, policy
  *   writes     counters
  *   on error   refuses (RST). When the agent is gone the kernel has emptied the slots, and to fall
  *              through to the application would be to bypass the mesh.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include "ctx.h"
 #include "decide.h"
 #include "maps.h"
 #include "mesh_verdict.h"
+#include "policy.h"
 
 #define MESH_AF_INET6 10 /* linux/socket.h */
 
@@ -22,6 +27,7 @@
 
 const volatile __u16 out_port = 0;
 const volatile __u16 hbone_port = 0;
+const volatile __u64 self_netns = 0; /* cookie of the namespace this instance is for */
 
 /* No program is attached to this map: it holds listeners, and nothing of sockmap's data path. */
 struct {
@@ -41,6 +47,7 @@ static __always_inline int conclude(enum mesh_outcome outcome)
 	case MESH_IN_OUTBOUND:
 	case MESH_IN_TUNNEL:
 	case MESH_IN_PLAINTEXT:
+	case MESH_IN_DIRECT:
 		return SK_PASS;
 	default:
 		return SK_DROP;
@@ -66,36 +73,59 @@ static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 slot4, enum me
 
 static __always_inline void ends(struct bpf_sk_lookup *ctx, struct addr *peer, struct addr *local)
 {
-	__u16 port = ctx->local_port;
-
-	if (ctx->family == MESH_AF_INET6) {
-		*peer = (struct addr){ .ip = { ctx->remote_ip6[0], ctx->remote_ip6[1],
-					       ctx->remote_ip6[2], ctx->remote_ip6[3] } };
-		*local = (struct addr){ .ip = { ctx->local_ip6[0], ctx->local_ip6[1],
-						ctx->local_ip6[2], ctx->local_ip6[3] },
-					.port = port };
+	*peer = addr_of_v4(READ_CTX(ctx->remote_ip4), bpf_ntohs(READ_CTX(ctx->remote_port)));
+	*local = addr_of_v4(READ_CTX(ctx->local_ip4), READ_CTX(ctx->local_port));
+	if (READ_CTX(ctx->family) != MESH_AF_INET6)
 		return;
-	}
-	*peer = addr_of_v4(ctx->remote_ip4, 0);
-	*local = addr_of_v4(ctx->local_ip4, port);
+	peer->ip[0] = READ_CTX(ctx->remote_ip6[0]);
+	peer->ip[1] = READ_CTX(ctx->remote_ip6[1]);
+	peer->ip[2] = READ_CTX(ctx->remote_ip6[2]);
+	peer->ip[3] = READ_CTX(ctx->remote_ip6[3]);
+	local->ip[0] = READ_CTX(ctx->local_ip6[0]);
+	local->ip[1] = READ_CTX(ctx->local_ip6[1]);
+	local->ip[2] = READ_CTX(ctx->local_ip6[2]);
+	local->ip[3] = READ_CTX(ctx->local_ip6[3]);
+}
+
+/*
+ * What policy says of a source that sockops.bpf.c has vouched for; of any other nothing, whatever
+ * address it shows.
+ */
+static __always_inline __u32 verdict_on(const struct flow_key *flow)
+{
+	const struct attest *source = bpf_map_lookup_elem(&attest, flow);
+	const struct local_ip *self;
+
+	if (!source)
+		return POLICY_AGENT;
+	self = bpf_map_lookup_elem(&local_ips, flow->dst.ip);
+	if (!self || self->netns != self_netns)
+		return POLICY_AGENT;
+	return policy_verdict(self->id, source->src_id, flow->dst.port);
 }
 
 SEC("sk_lookup")
 int in_lookup(struct bpf_sk_lookup *ctx)
 {
-	struct addr peer, local;
+	struct flow_key flow = {};
 	enum mesh_outcome outcome;
 
 	if (ctx->protocol != IPPROTO_TCP)
 		return conclude(MESH_IN_NOT_TCP);
-	ends(ctx, &peer, &local);
-	outcome = decide_inbound(&peer, &local, out_port, hbone_port);
+	ends(ctx, &flow.src, &flow.dst);
+	outcome = decide_inbound(&flow.src, &flow.dst, out_port, hbone_port);
 	switch (outcome) {
 	case MESH_IN_OUTBOUND:
 		return steer(ctx, SLOT_OUT4, outcome);
 	case MESH_IN_TUNNEL:
 		return steer(ctx, SLOT_HBONE4, outcome);
 	case MESH_IN_PLAINTEXT:
+		switch (verdict_on(&flow)) {
+		case POLICY_ALLOW:
+			return conclude(MESH_IN_DIRECT);
+		case POLICY_DENY:
+			return conclude(MESH_IN_DENIED);
+		}
 		return steer(ctx, SLOT_IN4, outcome);
 	default:
 		return conclude(outcome);

@@ -27,7 +27,8 @@ static __always_inline const struct note *note_for_peername(struct bpf_sock_addr
 	 * The agent's ends hold NOTE_CAPTURED and NOTE_AGENT. They must not be answered: the hook
 	 * also covers the agent, whose accept() would name the original destination as the client.
 	 */
-	if (note->kind != NOTE_ORIG_DST && note->kind != NOTE_REAL_PEER)
+	if (note->kind != NOTE_ORIG_DST && note->kind != NOTE_REAL_PEER &&
+	    note->kind != NOTE_DIRECT)
 		return NULL;
 	return note;
 }

@@ -1,20 +1,59 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Moves a note from the connecting socket to the one that is accepted on the other side.
+ * Vouches for pods that connect to pods of this node, and moves a note from the connecting socket
+ * to the one that is accepted on the other side.
  *
  *   hook       sockops, at the root of the agent's part of the cgroup tree
- *   reads      notes of connecting sockets, before their SYN leaves
- *   writes     handoff   for the time of one handshake
+ *   reads      pods, local_ips
+ *              notes     of connecting sockets, before their SYN leaves
+ *   writes     attest    for the life of a direct connection
+ *              handoff   for the time of one handshake
  *              notes     of accepted sockets, before accept(2) can return them
  *              counters
- *   on error   the accepted socket has no note: the agent refuses the connection, or the
- *              application sees the agent's address as its peer. Both are counted.
+ *   on error   the source is not vouched for, and the agent judges; or the accepted socket has no
+ *              note: the agent refuses the connection, or the application sees the agent's address
+ *              as its peer. All are counted.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "maps.h"
 #include "mesh_verdict.h"
 #include "sock_ends.h"
+
+/* For on_close(). Other programs' flags are kept. */
+static __always_inline void hear_of_close(struct bpf_sock_ops *ctx)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static __always_inline void attest_source(struct bpf_sock_ops *ctx, struct handoff_key *key)
+{
+	const struct pod_cfg *pod = bpf_map_lookup_elem(&pods, &key->netns);
+	struct attest source = {};
+
+	if (!pod || !(pod->flags & POD_DIRECT))
+		return;
+	ends(ctx, &key->flow.src, &key->flow.dst);
+	if (pod_owns(pod, &key->flow.dst) || !bpf_map_lookup_elem(&local_ips, key->flow.dst.ip))
+		return; /* to itself, or to where nobody would read it */
+	/*
+	 * Whoever has CAP_NET_ADMIN in a network namespace can give it another pod's address and
+	 * connect from there, so the address proves nothing. The socket's netns cannot be chosen.
+	 */
+	if (!pod_owns(pod, &key->flow.src)) {
+		count(MESH_FORGED);
+		return;
+	}
+	source.netns = key->netns;
+	source.t_ns = bpf_ktime_get_ns();
+	source.src_id = pod->id;
+	if (bpf_map_update_elem(&attest, &key->flow, &source, BPF_ANY)) {
+		count(MESH_ATTEST_FULL);
+		return;
+	}
+	count(MESH_ATTESTED);
+	hear_of_close(ctx);
+}
 
 /* Before the SYN leaves. */
 static __always_inline void on_connect(struct bpf_sock_ops *ctx)
@@ -26,8 +65,12 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return;
 	note = bpf_sk_storage_get(&notes, sk, NULL, 0);
+	if (!note || note->kind == NOTE_DIRECT) {
+		attest_source(ctx, &key);
+		return;
+	}
 	/* An agent's socket with no client to show has port 0. */
-	if (!note || !note->a.port)
+	if (!note->a.port)
 		return;
 	ends(ctx, &key.flow.src, &key.flow.dst);
 	copy = *note;
@@ -37,8 +80,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 		return;
 	}
 	count(MESH_HANDED_OVER);
-	/* For on_close(). Other programs' flags are kept. */
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	hear_of_close(ctx);
 }
 
 /* The handshake is complete. The child is locked, and accept(2) has to wait for that lock. */
@@ -64,9 +106,13 @@ static __always_inline void on_accept(struct bpf_sock_ops *ctx)
 static __always_inline void on_close(struct bpf_sock_ops *ctx)
 {
 	struct handoff_key key = { .netns = bpf_get_netns_cookie(ctx) };
+	const struct attest *source;
 
 	ends(ctx, &key.flow.src, &key.flow.dst);
 	bpf_map_delete_elem(&handoff, &key);
+	source = bpf_map_lookup_elem(&attest, &key.flow);
+	if (source && source->netns == key.netns)
+		bpf_map_delete_elem(&attest, &key.flow);
 }
 
 SEC("sockops")

@@ -8,23 +8,22 @@ import type { IpAddress, SocketAddress } from "#core/ip.ts";
 import type { BpfMap, Netns } from "#native/kernel/index.ts";
 import { checkCgroupRoot } from "./cgroup.ts";
 import { checkPod } from "./check-pod.ts";
+import { DirectTables } from "./direct-tables.ts";
 import { type DnsCapture, type DnsListeners, installDns } from "./dns.ts";
 import type { DnsCounter } from "./dns-layout.ts";
 import {
   COUNTERS,
   type Counter,
   decodeNote,
-  decodePodConfig,
   encodeNote,
-  encodePodConfig,
   encodeUint32,
   encodeUint64,
   LISTENER_SLOTS,
   type ListenerSlot,
-  type PodConfig,
   sumPerCpu,
 } from "./layout.ts";
 import { Pins } from "./pins.ts";
+import { PodEntry } from "./pod-entry.ts";
 import { checkAbi, installCgroupPrograms, installInstance, type SharedMaps } from "./programs.ts";
 
 export interface DatapathOptions {
@@ -58,6 +57,12 @@ export interface CapturedPod {
  * - `hbone4`, `hbone6`: tunnels, connections to port 15008
  */
 export type Listeners = { readonly [slot in ListenerSlot]?: number };
+
+/** Where a captured connection was going. */
+export interface OriginalDestination extends SocketAddress {
+  /** The kernel drew one of the service's endpoints, and it is on another node. */
+  readonly isElsewhere?: boolean;
+}
 
 /** The capture of one pod's connections. */
 export interface PodCapture {
@@ -105,6 +110,8 @@ export interface Datapath {
    * saw. With it, `markAgentSocket()` binds a socket that shows a client: leave it unbound.
    */
   readonly fixedSockets: FixedSockets | undefined;
+  /** Which pods may talk to each other without the agent; undefined where all need it. */
+  readonly direct?: DirectTables | undefined;
   /**
    * Puts a pod under capture, blocked until `unblock()`, refused inbound until `setListeners()`.
    * A pod that was enrolled before, by this agent or by a dead one, is taken over as it is.
@@ -123,7 +130,7 @@ export interface Datapath {
    * @param fd  of the accepted socket, see `fdOf()`
    * @returns undefined where it was not captured: refuse it
    */
-  originalDestination(fd: number): SocketAddress | undefined;
+  originalDestination(fd: number): OriginalDestination | undefined;
   /**
    * Exempts a socket of the agent from capture. Call before it connects.
    *
@@ -158,6 +165,7 @@ export function openDatapath(options: DatapathOptions): Datapath {
 class PinnedDatapath implements Datapath {
   readonly rung = "ebpf";
   readonly fixedSockets = undefined;
+  readonly direct: DirectTables;
   readonly #pins: Pins;
   readonly #maps: SharedMaps;
   readonly #dns: DnsCapture;
@@ -169,6 +177,7 @@ class PinnedDatapath implements Datapath {
     this.#maps = maps;
     this.#dns = dns;
     this.#objectDir = objectDir;
+    this.direct = new DirectTables(maps, (uid) => this.#entryOf(uid));
   }
 
   enrol(pod: CapturedPod): PodCapture {
@@ -180,7 +189,7 @@ class PinnedDatapath implements Datapath {
     if (pins.cookie() !== cookie) this.forget(pod.uid);
     pins.make(cookie);
     const entry = new PodEntry(this.#maps.pods, cookie);
-    entry.write(pod);
+    this.#write(pod, entry);
     const listeners = installInstance(this.#pins, pins, this.#objectDir, pod.netns);
     this.#captures.get(pod.uid)?.close();
     const dns = { netns: cookie, capture: this.#dns };
@@ -194,12 +203,28 @@ class PinnedDatapath implements Datapath {
     return this.#pins.uids();
   }
 
+  #entryOf(uid: string): PodEntry | undefined {
+    const cookie = this.#pins.pod(uid).cookie();
+    return cookie === undefined ? undefined : new PodEntry(this.#maps.pods, cookie);
+  }
+
+  /** Blocked where it is new; as it was where it is not. */
+  #write({ uid, addresses }: CapturedPod, entry: PodEntry): void {
+    const before = entry.read();
+    const isSame = before?.addresses.every((ip) => addresses.includes(ip));
+    // What leads to the addresses that it had leads nowhere from now on.
+    if (before && !isSame) this.direct.withdraw(uid);
+    const kept = entry.read() ?? { id: 0, blocked: true, direct: false, generation: 0n };
+    entry.put({ ...kept, addresses });
+  }
+
   forget(uid: string): void {
     const pins = this.#pins.pod(uid);
     const cookie = pins.cookie();
     // Outbound first: in the other order a connection of the pod to itself would be captured and
     // find no listener.
     if (cookie !== undefined) {
+      this.direct.withdraw(uid);
       new PodEntry(this.#maps.pods, cookie).remove();
       this.#dns.remove(cookie);
     }
@@ -208,15 +233,20 @@ class PinnedDatapath implements Datapath {
     this.#captures.delete(uid);
   }
 
-  originalDestination(fd: number): SocketAddress | undefined {
+  originalDestination(fd: number): OriginalDestination | undefined {
     const bytes = this.#maps.notes.lookup(encodeUint32(fd));
     if (bytes === undefined) return undefined;
-    const note = decodeNote(bytes);
-    return note.kind === "captured" ? note.address : undefined;
+    const { kind, address, isElsewhere } = decodeNote(bytes);
+    return kind === "captured" && address ? { ...address, isElsewhere } : undefined;
   }
 
   markAgentSocket(fd: number, showClient?: SocketAddress): void {
-    const note = encodeNote({ kind: "agent", address: showClient, sourceId: 0 });
+    const note = encodeNote({
+      kind: "agent",
+      address: showClient,
+      sourceId: 0,
+      isElsewhere: false,
+    });
     this.#maps.notes.update(encodeUint32(fd), note);
   }
 
@@ -244,43 +274,6 @@ class PinnedDatapath implements Datapath {
     for (const uid of this.adopted()) this.forget(uid);
     this.#pins.removeAll();
     this.close();
-  }
-}
-
-/** A pod's entry in the map `pods`. */
-class PodEntry {
-  readonly #pods: BpfMap;
-  readonly #key: Uint8Array;
-
-  constructor(pods: BpfMap, cookie: bigint) {
-    this.#pods = pods;
-    this.#key = encodeUint64(cookie);
-  }
-
-  /** Blocked where it is new; as it was where it is not. */
-  write({ addresses, id }: Pick<CapturedPod, "addresses" | "id">): void {
-    const { blocked, generation } = this.#read() ?? { blocked: true, generation: 0n };
-    this.#put({ addresses, id, blocked, generation });
-  }
-
-  setBlocked(blocked: boolean): void {
-    const entry = this.#read();
-    if (entry === undefined) throw new TypeError("pod is not enrolled any more");
-    if (entry.blocked !== blocked) this.#put({ ...entry, blocked });
-  }
-
-  remove(): void {
-    this.#pods.delete(this.#key);
-  }
-
-  #read(): PodConfig | undefined {
-    const bytes = this.#pods.lookup(this.#key);
-    return bytes && decodePodConfig(bytes);
-  }
-
-  #put(config: PodConfig): void {
-    const generation = config.generation + 1n;
-    this.#pods.update(this.#key, encodePodConfig({ ...config, generation }));
   }
 }
 

@@ -5,21 +5,30 @@ import { readBtf } from "../../test/support/btf.ts";
 import {
   ABI,
   ADDR,
+  ATTEST,
   COUNTERS,
   decodeNote,
   decodePodConfig,
+  ENDPOINT_KEY,
   encodeNote,
   encodePodConfig,
   FLOW_KEY,
   HANDOFF_KEY,
   HBONE_PORT,
+  IN_PORT,
   LISTENER_SLOTS,
+  LOCAL_IP,
   MESH_META,
   NOTE,
+  NOTE_FLAGS,
   NOTE_KINDS,
   OUT_PORT,
   POD_CFG,
   POD_FLAGS,
+  POLICY_KEY,
+  POLICY_VAL,
+  POLICY_VERDICTS,
+  SERVICE,
   sumPerCpu,
 } from "./layout.ts";
 
@@ -37,7 +46,10 @@ function numbered(prefix: string, names: readonly string[]): Record<string, numb
 }
 
 describe("layout.ts", () => {
-  for (const layout of [ADDR, FLOW_KEY, HANDOFF_KEY, NOTE, POD_CFG, MESH_META]) {
+  for (const layout of [
+    ...[ADDR, FLOW_KEY, HANDOFF_KEY, NOTE, POD_CFG, MESH_META],
+    ...[LOCAL_IP, ATTEST, POLICY_KEY, POLICY_VAL, SERVICE, ENDPOINT_KEY],
+  ]) {
     it(`agrees with clang on struct ${layout.struct}`, () => {
       const { struct, bytes, offset } = layout;
       assert.deepEqual(types.structs.get(struct), { bytes, offsets: offset });
@@ -50,7 +62,12 @@ describe("layout.ts", () => {
       MESH_OUTCOMES: COUNTERS.length,
     });
     assert.deepEqual(types.enums.get("note_kind"), numbered("NOTE", NOTE_KINDS));
-    assert.deepEqual(types.enums.get("pod_flag"), { POD_BLOCKED: POD_FLAGS.blocked });
+    assert.deepEqual(types.enums.get("pod_flag"), {
+      POD_BLOCKED: POD_FLAGS.blocked,
+      POD_DIRECT: POD_FLAGS.direct,
+    });
+    assert.deepEqual(types.enums.get("note_flag"), { NOTE_ELSEWHERE: NOTE_FLAGS.elsewhere });
+    assert.deepEqual(types.enums.get("policy_verdict"), numbered("POLICY", POLICY_VERDICTS));
     assert.deepEqual(types.enums.get("listener_slot"), {
       ...numbered("SLOT", LISTENER_SLOTS),
       LISTENER_SLOTS: LISTENER_SLOTS.length,
@@ -61,6 +78,7 @@ describe("layout.ts", () => {
     assert.deepEqual(types.enums.get("mesh_number"), {
       MESH_ABI: ABI,
       MESH_OUT_PORT: OUT_PORT,
+      MESH_IN_PORT: IN_PORT,
       MESH_HBONE_PORT: HBONE_PORT,
     });
   });
@@ -76,15 +94,21 @@ describe("encodeNote()", () => {
         kind: "agent",
         address: { ip: parseIp(ip), port: 0x1234 },
         sourceId: 9,
+        isElsewhere: true,
       } as const;
       const bytes = encodeNote(note);
-      assert.equal(Buffer.from(bytes).toString("hex"), `${hex}34120000${"03000000"}${"09000000"}`);
+      assert.equal(Buffer.from(bytes).toString("hex"), `${hex}34120100${"03000000"}${"09000000"}`);
       assert.deepEqual(decodeNote(bytes), note);
     });
   }
 
   it("leaves the address zero where there is none to show", () => {
-    const bytes = encodeNote({ kind: "agent", address: undefined, sourceId: 0 });
+    const bytes = encodeNote({
+      kind: "agent",
+      address: undefined,
+      sourceId: 0,
+      isElsewhere: false,
+    });
     assert.deepEqual([...bytes.subarray(0, 20)], new Array(20).fill(0));
     assert.equal(decodeNote(bytes).address, undefined);
   });
@@ -92,7 +116,7 @@ describe("encodeNote()", () => {
 
 describe("decodeNote()", () => {
   it("refuses a kind that it does not know", () => {
-    const bytes = encodeNote({ kind: "none", address: undefined, sourceId: 0 });
+    const bytes = encodeNote({ kind: "none", address: undefined, sourceId: 0, isElsewhere: false });
     bytes[NOTE.offset.kind] = NOTE_KINDS.length;
     assert.throws(() => decodeNote(bytes), RangeError);
   });
@@ -105,6 +129,7 @@ describe("encodePodConfig()", () => {
         addresses: addresses.map(parseIp),
         id: 0xffff_ffff,
         blocked: true,
+        direct: true,
         generation: 5n,
       };
       assert.deepEqual(decodePodConfig(encodePodConfig(config)), config);

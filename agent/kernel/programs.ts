@@ -6,10 +6,22 @@ import { existsSync, fstatSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { MeshError } from "#core/errors.ts";
 import { BpfLink, BpfMap, BpfObject, cgroupExists, type Netns } from "#native/kernel/index.ts";
-import { ABI, encodeUint16, encodeUint32, HBONE_PORT, MESH_META, OUT_PORT } from "./layout.ts";
+import {
+  ABI,
+  decodeMeta,
+  encodeMeta,
+  encodeUint16,
+  encodeUint32,
+  encodeUint64,
+  HBONE_PORT,
+  OUT_PORT,
+} from "./layout.ts";
 import type { Pins, PodPins } from "./pins.ts";
 
-const SHARED_MAPS = ["pods", "notes", "handoff", "counters", "meta"] as const;
+const SHARED_MAPS = [
+  ...(["pods", "notes", "handoff", "counters", "meta"] as const),
+  ...(["local_ips", "attest", "policy", "services", "endpoints"] as const),
+] as const;
 type SharedMap = (typeof SHARED_MAPS)[number];
 export type SharedMaps = Readonly<Record<SharedMap, BpfMap>>;
 
@@ -29,6 +41,7 @@ export function checkAbi(pins: Pins): void {
   const meta = BpfMap.openPinned(pins.map("meta"));
   try {
     const value = meta.lookup(encodeUint32(0));
+    // The first number says how to read the rest, of which an older layout has less.
     const abi = value === undefined ? 0 : new DataView(value.buffer).getUint32(0, true);
     // 0: whoever made it died before it could say, and so before it could enrol a pod.
     if (abi !== 0 && abi !== ABI) {
@@ -59,9 +72,10 @@ export function installCgroupPrograms(
   }
   // Complete: every object has every shared map.
   const complete = maps as SharedMaps;
-  const meta = new Uint8Array(MESH_META.bytes);
-  meta.set(encodeUint32(ABI), MESH_META.offset.abi);
-  complete.meta.update(encodeUint32(0), meta);
+  const before = complete.meta.lookup(encodeUint32(0));
+  // 0 is the wildcard in keys of policies: the first number is 1.
+  const nextId = Math.max(1, before === undefined ? 0 : decodeMeta(before).nextId);
+  complete.meta.update(encodeUint32(0), encodeMeta({ abi: ABI, nextId }));
   return complete;
 }
 
@@ -72,6 +86,7 @@ export function installInstance(pins: Pins, pod: PodPins, objectDir: string, net
     object.setPinPath(INSTANCE.map, pod.listeners);
     object.setConstant("out_port", encodeUint16(OUT_PORT));
     object.setConstant("hbone_port", encodeUint16(HBONE_PORT));
+    object.setConstant("self_netns", encodeUint64(netns.cookie()));
     object.load();
     installOnNetns(object, pod, netns);
     return object.openMap(INSTANCE.map);

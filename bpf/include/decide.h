@@ -11,9 +11,13 @@
 
 #define MESH_SOCK_STREAM 1 /* asm-generic/socket.h; MPTCP shows it too */
 
-/* connect(2) of a pod's socket that the agent has not marked as its own. */
-static __always_inline enum mesh_outcome decide_outbound(const struct pod_cfg *pod,
-							 const struct addr *dst, __u32 type)
+/*
+ * connect(2) of a pod's socket that the agent has not marked as its own.
+ *
+ * `verdict` is what policy says of the pod that `dst` leads to: enum policy_verdict.
+ */
+static __always_inline enum mesh_outcome
+decide_outbound(const struct pod_cfg *pod, const struct addr *dst, __u32 type, __u32 verdict)
 {
 	/* connect() to 0.0.0.0 or :: means the pod itself. */
 	if (is_loopback(dst) || is_unspecified(dst) || pod_owns(pod, dst))
@@ -28,7 +32,9 @@ static __always_inline enum mesh_outcome decide_outbound(const struct pod_cfg *p
 	 */
 	if (!pod_speaks(pod, dst))
 		return MESH_NO_ADDRESS;
-	return MESH_CAPTURED;
+	if (verdict == POLICY_DENY)
+		return MESH_DENIED;
+	return verdict == POLICY_ALLOW ? MESH_DIRECT : MESH_CAPTURED;
 }
 
 /* A connection request that has arrived in a pod. */

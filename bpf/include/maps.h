@@ -42,6 +42,61 @@ struct {
 	__type(value, struct note);
 } handoff SEC(".maps");
 
+/* Pods of this node that direct connections may reach. Full: those that are missing use the agent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __be32[4]);
+	__type(value, struct local_ip);
+} local_ips SEC(".maps");
+
+/*
+ * Open direct connections, from before the SYN until the connecting socket closes. No netns in the
+ * key: addresses of pods are unique on a node. Full: what comes uses the agent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct attest);
+} attest SEC(".maps");
+
+/* One slot with the table in force: policy_key -> policy_val. A new table takes its place whole. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_HASH);
+			__uint(max_entries, 65536);
+			__uint(map_flags, BPF_F_NO_PREALLOC);
+			__uint(key_size, sizeof(struct policy_key));
+			__uint(value_size, sizeof(struct policy_val));
+		});
+} policy SEC(".maps");
+
+/* Services that are resolved here. Full: those that are missing are the agent's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr);
+	__type(value, struct service);
+} services SEC(".maps");
+
+/* Their endpoints on this node. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct endpoint_key);
+	__type(value, struct addr);
+} endpoints SEC(".maps");
+
 /* enum mesh_outcome -> how often. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

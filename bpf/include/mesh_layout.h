@@ -19,9 +19,10 @@
 
 /* Numbers that both sides know. */
 enum mesh_number {
-	MESH_ABI = 1,
-	/* Reserved in every enrolled pod: no application is reached there, or listens there. */
+	MESH_ABI = 2,
+	/* Reserved in every enrolled pod: no application is reached there through the mesh. */
 	MESH_OUT_PORT = 15001,
+	MESH_IN_PORT = 15006,
 	MESH_HBONE_PORT = 15008,
 };
 
@@ -49,7 +50,7 @@ struct handoff_key {
 
 /* What a socket carries: value of `notes` and `handoff`. */
 struct note {
-	struct addr a; /* meaning: enum note_kind */
+	struct addr a; /* meaning: enum note_kind; its pad: enum note_flag */
 	__u32 kind;
 	__u32 src_id; /* pod_cfg.id of the pod that connects, 0 where it is unknown */
 };
@@ -64,13 +65,19 @@ enum note_kind {
 	NOTE_CAPTURED = 2,  /* the agent's, accepted: where the application wanted to go */
 	NOTE_AGENT = 3,	    /* the agent's, connecting: the client to show, port 0 for none */
 	NOTE_REAL_PEER = 4, /* the application's, accepted: the client to show */
+	NOTE_DIRECT = 5, /* the application's, connected to an endpoint: the service it dialled */
+};
+
+enum note_flag {
+	/* A draw among the service's endpoints fell on one that is not of this node. */
+	NOTE_ELSEWHERE = 1,
 };
 
 /* Value of `pods`, keyed by netns cookie. */
 struct pod_cfg {
 	__be32 ip4;	/* 0 where the pod has none */
 	__be32 ip6[4];	/* likewise */
-	__u32 id;	/* never 0 */
+	__u32 id;	/* of its class, see policy_key; 0 where it has none */
 	__u32 flags;	/* enum pod_flag */
 	__u16 out_port; /* where outbound connections are sent, at the pod's own address */
 	__u16 dns_port; /* 0: DNS is left alone */
@@ -79,6 +86,62 @@ struct pod_cfg {
 
 enum pod_flag {
 	POD_BLOCKED = 1, /* not ready: every outbound connection fails with EPERM */
+	POD_DIRECT = 2,	 /* may be vouched for: its connections to other such pods need no agent */
+};
+
+/*
+ * Value of `local_ips`, keyed by address: a pod of this node that direct connections may reach. An
+ * address can pass from one pod to the next, the cookie cannot.
+ */
+struct local_ip {
+	__u64 netns; /* cookie */
+	__u32 id;    /* of its class, see policy_key */
+	__u32 pad;
+};
+
+/* Value of `attest`, keyed by flow_key: the kernel saw this pod open this connection. */
+struct attest {
+	__u64 netns; /* cookie */
+	__u64 t_ns;  /* bpf_ktime_get_ns() */
+	__u32 src_id;
+	__u32 flags; /* none yet */
+};
+
+/*
+ * Key of the tables in `policy`. Pods that no connection can tell apart are one class; its number
+ * is never given again to another class. 0 is the wildcard, of sources and of ports.
+ */
+struct policy_key {
+	__u32 dst_id;
+	__u32 src_id;
+	__u16 port;
+	__u16 pad;
+};
+
+struct policy_val {
+	__u32 verdict; /* enum policy_verdict */
+	__u32 rule;    /* the policy that decides, as the agent numbers it for `gen`; 0 for none */
+	__u32 gen;
+};
+
+enum policy_verdict {
+	POLICY_AGENT = 0, /* the agent has to judge; so it is where nothing is found */
+	POLICY_ALLOW = 1,
+	POLICY_DENY = 2,
+};
+
+/* Value of `services`, keyed by the address that clients dial. */
+struct service {
+	__u32 set;   /* of its endpoints in `endpoints` */
+	__u32 local; /* slots 0 to local - 1 are there: the endpoints on this node */
+	__u32 total; /* endpoints anywhere, never 0; each as likely as another */
+};
+
+/* Key of `endpoints`, whose values are addresses. A set never changes, it is replaced by another.
+ */
+struct endpoint_key {
+	__u32 set;
+	__u32 slot;
 };
 
 /* Key of `listeners`. IPv6 is the slot of IPv4 plus one. */
@@ -95,6 +158,7 @@ enum listener_slot {
 /* The one value of `meta`. */
 struct mesh_meta {
 	__u32 abi;
+	__u32 next_id; /* every class and every set of endpoints so far has a smaller number */
 };
 
 /*
@@ -126,7 +190,15 @@ enum mesh_outcome {
 	MESH_IN_PLAINTEXT = 17,	   /* to the inbound listener */
 	MESH_IN_NO_LISTENER = 18,  /* the agent is not there: refused */
 	MESH_IN_NOT_ASSIGNED = 19, /* the kernel did not take the listener: refused */
-	MESH_OUTCOMES,		   /* how many there are */
+	/* two pods of this node, without the agent */
+	MESH_DIRECT = 20,      /* connect(2): left alone, or sent to an endpoint */
+	MESH_DENIED = 21,      /* connect(2): policy forbids it: EPERM */
+	MESH_ATTESTED = 22,    /* the source is written down */
+	MESH_ATTEST_FULL = 23, /* it could not be: the agent judges */
+	MESH_FORGED = 24,      /* the source address is not the pod's own: the agent judges */
+	MESH_IN_DIRECT = 25,   /* a SYN from an attested source: to the application */
+	MESH_IN_DENIED = 26,   /* a SYN from an attested source that policy forbids: refused */
+	MESH_OUTCOMES,	       /* how many there are */
 };
 
 _Static_assert(sizeof(struct addr) == 20, "addr has a hole");
@@ -134,5 +206,11 @@ _Static_assert(sizeof(struct flow_key) == 40, "flow_key has a hole");
 _Static_assert(sizeof(struct handoff_key) == 48, "handoff_key has a hole");
 _Static_assert(sizeof(struct note) == 28, "note has a hole");
 _Static_assert(sizeof(struct pod_cfg) == 40, "pod_cfg has a hole");
+_Static_assert(sizeof(struct local_ip) == 16, "local_ip has a hole");
+_Static_assert(sizeof(struct attest) == 24, "attest has a hole");
+_Static_assert(sizeof(struct policy_key) == 12, "policy_key has a hole");
+_Static_assert(sizeof(struct policy_val) == 12, "policy_val has a hole");
+_Static_assert(sizeof(struct service) == 12, "service has a hole");
+_Static_assert(sizeof(struct endpoint_key) == 8, "endpoint_key has a hole");
 
 #endif

@@ -6,14 +6,9 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
 #include "addr.h"
+#include "ctx.h"
 
 #define MESH_AF_INET6 10 /* linux/socket.h */
-
-/*
- * Volatile, because clang merges loads of neighbouring members, and the verifier wants each at its
- * own offset from the context ("dereference of modified ctx ptr disallowed").
- */
-#define READ_CTX(member) (*(const volatile typeof(member) *)&(member))
 
 static __always_inline void ends(struct bpf_sock_ops *ctx, struct addr *local, struct addr *remote)
 {

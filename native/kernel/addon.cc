@@ -27,6 +27,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("RingBuffer", RingBuffer::Define(env));
   exports.Set("cgroupExists", Napi::Function::New<CgroupExists>(env, "cgroupExists"));
   exports.Set("ensureBpffs", Napi::Function::New<EnsureBpffs>(env, "ensureBpffs"));
+  exports.Set("makeHash", Napi::Function::New<BpfMap::MakeHash>(env, "makeHash"));
   exports.Set("openNetns", Napi::Function::New<OpenNetns>(env, "openNetns"));
   exports.Set("netnsCookie", Napi::Function::New<NetnsCookie>(env, "netnsCookie"));
   exports.Set("netnsSocket", Napi::Function::New<NetnsSocket>(env, "netnsSocket"));
@@ -36,6 +37,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
               Napi::Function::New<OriginalDestination>(env, "originalDestination"));
   exports.Set("setMark", Napi::Function::New<SetMark>(env, "setMark"));
   exports.Set("bindTransparent", Napi::Function::New<BindTransparent>(env, "bindTransparent"));
+  exports.Set("netnsDestroyTcp", Napi::Function::New<NetnsDestroyTcp>(env, "netnsDestroyTcp"));
   exports.Set("setLingerReset", Napi::Function::New<SetLingerReset>(env, "setLingerReset"));
   exports.Set("socketCookie", Napi::Function::New<SocketCookie>(env, "socketCookie"));
   exports.Set("tcpInfo", Napi::Function::New<TcpInfo>(env, "tcpInfo"));

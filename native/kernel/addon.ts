@@ -25,6 +25,7 @@ export interface NativeBpfLink {
 }
 
 export interface NativeBpfMap {
+  readonly fd: number;
   readonly keyBytes: number;
   readonly valueBytes: number;
   readonly entriesMax: number;
@@ -76,6 +77,7 @@ interface Addon {
   readonly RingBuffer: new (path: string) => NativeRingBuffer;
   cgroupExists(mountPath: string, id: bigint): boolean;
   ensureBpffs(path: string): boolean;
+  makeHash(name: string, keyBytes: number, valueBytes: number, entriesMax: number): NativeBpfMap;
   openNetns(path: string): number;
   netnsCookie(netnsFd: number): bigint;
   netnsSocket(netnsFd: number, ip: Uint8Array, port: number, bind: boolean): number;
@@ -84,6 +86,13 @@ interface Addon {
   originalDestination(fd: number): Uint8Array | null;
   setMark(fd: number, mark: number): void;
   bindTransparent(fd: number, ip: Uint8Array): void;
+  netnsDestroyTcp(
+    netnsFd: number,
+    ip: Uint8Array,
+    port: number,
+    peerIp: Uint8Array,
+    peerPort: number,
+  ): boolean;
   setLingerReset(fd: number): void;
   socketCookie(fd: number): bigint;
   tcpInfo(fd: number): { readonly rttUs: number; readonly retransmits: number };

@@ -94,6 +94,12 @@ export class BpfObject {
   }
 }
 
+export interface HashSizes {
+  readonly keyBytes: number;
+  readonly valueBytes: number;
+  readonly entriesMax: number;
+}
+
 /**
  * A BPF map, open until `close()`. It lives on for as long as it is pinned or a program uses it.
  */
@@ -112,6 +118,20 @@ export class BpfMap {
       path,
       naming(`open map "${path}"`, () => new addon.BpfMap(path)),
     );
+  }
+
+  /** A new hash map, which lives for as long as it is open, or part of another map. */
+  static makeHash(name: string, sizes: HashSizes): BpfMap {
+    const { keyBytes, valueBytes, entriesMax } = sizes;
+    return new BpfMap(
+      name,
+      naming(`make map "${name}"`, () => addon.makeHash(name, keyBytes, valueBytes, entriesMax)),
+    );
+  }
+
+  /** Belongs to this object. As a value it puts this map into a map of maps. */
+  get fd(): number {
+    return this.#native.fd;
   }
 
   get keyBytes(): number {

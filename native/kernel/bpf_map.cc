@@ -22,6 +22,7 @@ bool IsPerCpu(uint32_t type) {
 Napi::Function BpfMap::Define(Napi::Env env) {
   return DefineClass(env, "BpfMap",
                      {
+                         InstanceAccessor<&BpfMap::Fd>("fd"),
                          InstanceAccessor<&BpfMap::KeyBytes>("keyBytes"),
                          InstanceAccessor<&BpfMap::ValueBytes>("valueBytes"),
                          InstanceAccessor<&BpfMap::EntriesMax>("entriesMax"),
@@ -53,6 +54,21 @@ BpfMap::BpfMap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BpfMap>(info) 
   Measure(info.Env());
 }
 
+// makeHash(name, keyBytes, valueBytes, entriesMax): a new hash map that takes memory as it fills.
+Napi::Value BpfMap::MakeHash(const Napi::CallbackInfo& info) {
+  const std::string name = TakeString(info, 0, "name");
+  const int key_bytes = TakeInt(info, 1, "keyBytes", 1, 512);
+  const int value_bytes = TakeInt(info, 2, "valueBytes", 1, 4096);
+  const int entries_max = TakeInt(info, 3, "entriesMax", 1, 1 << 24);
+
+  LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_NO_PREALLOC);
+  const int fd = bpf_map_create(BPF_MAP_TYPE_HASH, name.c_str(), static_cast<uint32_t>(key_bytes),
+                                static_cast<uint32_t>(value_bytes),
+                                static_cast<uint32_t>(entries_max), &options);
+  if (fd < 0) throw SystemError(info.Env(), "bpf_map_create", -fd);
+  return Make(info.Env(), UniqueFd(fd));
+}
+
 void BpfMap::Measure(Napi::Env env) {
   bpf_map_info map = {};
   uint32_t size = sizeof(map);
@@ -67,6 +83,10 @@ void BpfMap::Measure(Napi::Env env) {
     // The kernel copies each CPU's value in units of 8 bytes.
     value_bytes_ = (value_bytes_ + 7) / 8 * 8 * static_cast<size_t>(cpus);
   }
+}
+
+Napi::Value BpfMap::Fd(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), fd_.get());
 }
 
 Napi::Value BpfMap::KeyBytes(const Napi::CallbackInfo& info) {

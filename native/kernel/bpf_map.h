@@ -13,10 +13,12 @@ class BpfMap : public Napi::ObjectWrap<BpfMap> {
   static Napi::Function Define(Napi::Env env);
   // Hands `fd` to a new object.
   static Napi::Value Make(Napi::Env env, UniqueFd fd);
+  static Napi::Value MakeHash(const Napi::CallbackInfo& info);
 
   explicit BpfMap(const Napi::CallbackInfo& info);
 
  private:
+  Napi::Value Fd(const Napi::CallbackInfo& info);
   Napi::Value KeyBytes(const Napi::CallbackInfo& info);
   Napi::Value ValueBytes(const Napi::CallbackInfo& info);
   Napi::Value EntriesMax(const Napi::CallbackInfo& info);

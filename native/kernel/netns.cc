@@ -1,7 +1,10 @@
 #include "netns.h"
 
 #include <fcntl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
 #include <linux/nsfs.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -89,6 +92,53 @@ void Enable(Napi::Env env, const UniqueFd& fd, int level, int option) {
   }
 }
 
+// A socket as sock_diag(7) names it: both ends, and the cookie once that is known.
+inet_diag_sockid TakeSocketId(const Napi::CallbackInfo& info, size_t index, size_t ip_bytes) {
+  inet_diag_sockid id = {};
+  memcpy(id.idiag_src, TakeBytes(info, index, "ip", ip_bytes), ip_bytes);
+  id.idiag_sport = htons(static_cast<uint16_t>(TakeInt(info, index + 1, "port", 0, UINT16_MAX)));
+  memcpy(id.idiag_dst, TakeBytes(info, index + 2, "peerIp", ip_bytes), ip_bytes);
+  id.idiag_dport =
+      htons(static_cast<uint16_t>(TakeInt(info, index + 3, "peerPort", 0, UINT16_MAX)));
+  id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
+  id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+  return id;
+}
+
+struct DiagRequest {
+  nlmsghdr header;
+  inet_diag_req_v2 body;
+};
+
+// Sends one request; what comes first in answer goes into `answer`. 0, or a positive errno.
+int AskSockDiag(const UniqueFd& fd, uint16_t type, uint16_t flags, uint8_t family,
+                const inet_diag_sockid& id, inet_diag_msg* answer) {
+  DiagRequest request = {};
+  request.header.nlmsg_len = sizeof(request);
+  request.header.nlmsg_type = type;
+  request.header.nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | flags);
+  request.body.sdiag_family = family;
+  request.body.sdiag_protocol = IPPROTO_TCP;
+  request.body.idiag_states = ~0U;
+  request.body.id = id;
+  if (send(fd.get(), &request, sizeof(request), 0) < 0) return errno;
+
+  alignas(nlmsghdr) char buffer[8192];
+  const ssize_t size = recv(fd.get(), buffer, sizeof(buffer), 0);
+  if (size < 0) return errno;
+  const auto* header = reinterpret_cast<const nlmsghdr*>(buffer);
+  if (!NLMSG_OK(header, static_cast<uint32_t>(size))) return EBADMSG;
+  if (header->nlmsg_type == NLMSG_ERROR) {
+    if (header->nlmsg_len < NLMSG_LENGTH(sizeof(nlmsgerr))) return EBADMSG;
+    return -reinterpret_cast<const nlmsgerr*>(NLMSG_DATA(header))->error;
+  }
+  if (answer == nullptr || header->nlmsg_len < NLMSG_LENGTH(sizeof(*answer))) return EBADMSG;
+  memcpy(answer, NLMSG_DATA(header), sizeof(*answer));
+  return 0;
+}
+
+constexpr uint8_t kListen = 10;  // TCP_LISTEN, linux/tcp_states.h
+
 }  // namespace
 
 // openNetns(path): a descriptor, of a network namespace and of nothing else.
@@ -159,4 +209,33 @@ Napi::Value NetnsUdpSocket(const Napi::CallbackInfo& info) {
     throw SystemError(info.Env(), "bind", errno);
   }
   return Napi::Number::New(info.Env(), fd.Release());
+}
+
+// netnsDestroyTcp(netnsFd, ip, port, peerIp, peerPort): whether there was such a connection. It
+// ends at once with a reset, in whatever state it is.
+Napi::Value NetnsDestroyTcp(const Napi::CallbackInfo& info) {
+  const int netns = TakeFd(info, 0);
+  const size_t ip_bytes = TakeBytes(info, 1, "ip").size;
+  if (ip_bytes != sizeof(in_addr) && ip_bytes != sizeof(in6_addr)) {
+    throw Napi::RangeError::New(info.Env(), "ip must have 4 or 16 bytes");
+  }
+  const uint8_t family = ip_bytes == sizeof(in_addr) ? AF_INET : AF_INET6;
+  inet_diag_sockid id = TakeSocketId(info, 1, ip_bytes);
+
+  const InsideNetns inside(info.Env(), netns);
+  const UniqueFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  if (!fd.ok()) throw SystemError(info.Env(), "socket", errno);
+  // The kernel looks a connection up as it does for a packet: where there is none it finds the
+  // listener, and would destroy that. So it is asked first what it finds, and told that by cookie.
+  inet_diag_msg found = {};
+  int error = AskSockDiag(fd, SOCK_DIAG_BY_FAMILY, 0, family, id, &found);
+  const bool is_there =
+      error == 0 && found.idiag_state != kListen && found.id.idiag_dport == id.idiag_dport;
+  if (error == ENOENT || (error == 0 && !is_there)) return Napi::Boolean::New(info.Env(), false);
+  if (error != 0) throw SystemError(info.Env(), "sock_diag", error);
+  memcpy(id.idiag_cookie, found.id.idiag_cookie, sizeof(id.idiag_cookie));
+  error = AskSockDiag(fd, SOCK_DESTROY, NLM_F_ACK, family, id, nullptr);
+  if (error == ENOENT || error == ESTALE) return Napi::Boolean::New(info.Env(), false);
+  if (error != 0) throw SystemError(info.Env(), "sock_destroy", error);
+  return Napi::Boolean::New(info.Env(), true);
 }

@@ -7,3 +7,4 @@ Napi::Value NetnsCookie(const Napi::CallbackInfo& info);
 Napi::Value NetnsSocket(const Napi::CallbackInfo& info);
 Napi::Value NetnsListen(const Napi::CallbackInfo& info);
 Napi::Value NetnsUdpSocket(const Napi::CallbackInfo& info);
+Napi::Value NetnsDestroyTcp(const Napi::CallbackInfo& info);

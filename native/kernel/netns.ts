@@ -1,4 +1,4 @@
-import { type IpAddress, ipToBytes, type SocketAddress } from "#core/ip.ts";
+import { formatSocketAddress, type IpAddress, ipToBytes, type SocketAddress } from "#core/ip.ts";
 import { addon, naming } from "./addon.ts";
 
 export type Family = "ipv4" | "ipv6";
@@ -91,6 +91,25 @@ export class Netns {
     if (ip.length !== ANY[family].length) throw new TypeError(`"${bind?.ip}" is not ${family}`);
     return naming(`open a UDP socket in network namespace "${this.path}"`, () =>
       addon.netnsUdpSocket(this.fd, ip, bind?.port ?? 0, bind !== undefined),
+    );
+  }
+
+  /**
+   * Ends the TCP connection from `local` to `peer` at once, as far as this namespace has a part in
+   * it: a reset goes out, and whoever uses the socket gets ECONNABORTED.
+   *
+   * @returns false where there is no such connection
+   */
+  destroyTcp(local: SocketAddress, peer: SocketAddress): boolean {
+    const ends = `${formatSocketAddress(local)} to ${formatSocketAddress(peer)}`;
+    return naming(`destroy the connection from ${ends}`, () =>
+      addon.netnsDestroyTcp(
+        this.fd,
+        ipToBytes(local.ip),
+        local.port,
+        ipToBytes(peer.ip),
+        peer.port,
+      ),
     );
   }
 

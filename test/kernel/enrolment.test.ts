@@ -8,7 +8,7 @@ import { after, before, describe, it, type TestContext } from "node:test";
 import { parseIp } from "#core/ip.ts";
 import { BpfMap, type Netns, openNetns } from "#native/kernel/index.ts";
 import { type CapturedPod, openDatapath } from "../../agent/kernel/datapath.ts";
-import { encodeUint32, HANDOFF_KEY, NOTE } from "../../agent/kernel/layout.ts";
+import { encodeMeta, encodeUint32, HANDOFF_KEY, NOTE } from "../../agent/kernel/layout.ts";
 import { makeNetwork, type TestNetwork } from "../support/netns.ts";
 import { OBJECT_DIR, PYTHON, Rig, startAgent, uidOf } from "./rig.ts";
 
@@ -219,10 +219,10 @@ describe("openDatapath()", () => {
   it("touches nothing where the pins are of a newer agent", async () => {
     const rig = new Rig(network);
     const meta = BpfMap.openPinned(join(rig.pinDir, "maps/meta"));
-    meta.update(encodeUint32(0), encodeUint32(99));
+    meta.update(encodeUint32(0), encodeMeta({ abi: 99, nextId: 1 }));
     assert.throws(() => rig.open(), {
       code: "KERNEL_UNSUPPORTED",
-      message: /pins have layout 99, this agent knows 1/,
+      message: /pins have layout 99, this agent knows 2/,
     });
     meta.close();
     await rig.close();

@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { formatSocketAddress, type IpAddress, parseIp, type SocketAddress } from "#core/ip.ts";
 import { BpfMap, fdOf, type Netns } from "#native/kernel/index.ts";
 import { type Datapath, openDatapath, type PodCapture } from "../../agent/kernel/datapath.ts";
+import type { DirectTables } from "../../agent/kernel/direct-tables.ts";
 import type { ListenerSlot } from "../../agent/kernel/layout.ts";
 import { Pins } from "../../agent/kernel/pins.ts";
 import type { TestNetwork, TestPod } from "../support/netns.ts";
@@ -40,6 +41,7 @@ export class Rig {
   readonly cgroupRoot: string;
   datapath: Datapath;
   readonly #servers = new Set<net.Server>();
+  readonly #sockets = new Set<net.Socket>();
 
   constructor(network: Pick<TestNetwork, "name" | "cgroupRoot">) {
     this.pinDir = `/sys/fs/bpf/${network.name}`;
@@ -52,6 +54,12 @@ export class Rig {
   open(): Datapath {
     const { pinDir, cgroupRoot } = this;
     return openDatapath({ pinDir, cgroupRoot, objectDir: OBJECT_DIR });
+  }
+
+  get direct(): DirectTables {
+    const { direct } = this.datapath;
+    if (direct === undefined) throw new Error("this datapath has no direct path");
+    return direct;
   }
 
   /** Captures the pod and listens in all six slots. */
@@ -86,6 +94,8 @@ export class Rig {
     const server = net.createServer({ allowHalfOpen: true }, (socket) => {
       // What a client does to its end is not what these tests are about.
       socket.on("error", () => socket.destroy());
+      this.#sockets.add(socket);
+      socket.on("close", () => this.#sockets.delete(socket));
       onConnection(socket);
     });
     await new Promise<void>((resolve) => server.listen({ fd }, resolve));
@@ -94,19 +104,28 @@ export class Rig {
   }
 
   handoffEntries(): number {
-    const handoff = BpfMap.openPinned(join(this.pinDir, "maps/handoff"));
-    try {
-      return handoff.keys().length;
-    } finally {
-      handoff.close();
-    }
+    return this.#entries("handoff");
+  }
+
+  attestEntries(): number {
+    return this.#entries("attest");
   }
 
   /** Removes everything; throws where something stays. */
   async close(): Promise<void> {
     for (const server of this.#servers) server.close();
+    for (const socket of this.#sockets) socket.destroy();
     this.datapath.uninstall();
     if (existsSync(this.pinDir)) throw new Error(`"${this.pinDir}" is left`);
+  }
+
+  #entries(name: string): number {
+    const map = BpfMap.openPinned(join(this.pinDir, "maps", name));
+    try {
+      return map.keys().length;
+    } finally {
+      map.close();
+    }
   }
 
   #tell(slot: ListenerSlot, socket: net.Socket): void {
