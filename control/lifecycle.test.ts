@@ -138,6 +138,19 @@ describe("Control", () => {
     assert.ok(about[1]?.includes(`\tinfo\tmended: ${told}`), about.join());
   });
 
+  it("tells of what was just written where it is asked for what is fresh", async () => {
+    await mkdir(path.join(root, "objects"));
+    startControl();
+    await started;
+    for (const content of [BROKEN, POLICY, BROKEN]) {
+      await object("policy.yaml", content);
+      const answer = await ask("/problems?fresh=true");
+      const count = ((await answer.json()) as readonly ProblemJson[]).length;
+      assert.equal(count, content === BROKEN ? 1 : 0);
+    }
+    assert.deepEqual(await (await ask("/nodes")).json(), []);
+  });
+
   it("goes on after a restart with what was good before a mistake", async () => {
     await mkdir(path.join(root, "objects"));
     await object("policy.yaml", POLICY);

@@ -66,6 +66,8 @@ export class Control {
       address: config.adminAddress,
       pending: () => [...this.#pending],
       problems: () => this.#problems.standing,
+      catchUp: async () => await this.#source?.catchUp(),
+      nodes: () => this.#discovery?.nodes() ?? new Map(),
       metrics: async () => ({
         contentType: this.#metrics.contentType,
         text: await this.#metrics.text(),

@@ -9,6 +9,10 @@ export interface AdminOptions {
   /** What has to happen before nodes can be served; none where control is ready. */
   readonly pending: () => readonly string[];
   readonly problems: () => readonly StandingProblem[];
+  /** Resolves once what changed before the call is among the problems, if it is one. */
+  readonly catchUp: () => Promise<void>;
+  /** The nodes that are subscribed, and whether each has said that it has all there is. */
+  readonly nodes: () => ReadonlyMap<string, boolean>;
   /** In Prometheus' text format. */
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>;
 }
@@ -27,13 +31,31 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
     if (pending.length === 0) return "ready\n";
     return reply.code(503).send(`not ready: ${pending.join(", ")}\n`);
   });
-  server.get("/problems", async () => options.problems().map(toJson));
+  server.get<{ Querystring: { fresh?: boolean } }>(
+    "/problems",
+    { schema: { querystring: PROBLEMS_QUERY } },
+    async (request) => {
+      if (request.query.fresh) await options.catchUp();
+      return options.problems().map(toJson);
+    },
+  );
+  server.get("/nodes", async () => {
+    return [...options.nodes()].map(([node, current]): NodeJson => ({ node, current }));
+  });
   server.get("/metrics", async (_request, reply) => {
     const { contentType, text } = await options.metrics();
     return reply.type(contentType).send(text);
   });
   const address = await listen(server, options.address);
   return { address, close: () => server.close() };
+}
+
+const PROBLEMS_QUERY = { type: "object", properties: { fresh: { type: "boolean" } } };
+
+/** What `/nodes` lists, as JSON. */
+export interface NodeJson {
+  readonly node: string;
+  readonly current: boolean;
 }
 
 /** What `/problems` lists, as JSON. */

@@ -183,6 +183,16 @@ describe("startDiscoveryAndCa()", () => {
       assert.deepEqual(subscriber.names().slice(2), [`+${workload("web").uid}`, `-${cart.uid}`]);
     });
 
+    it("knows which nodes have all there is", async () => {
+      const subscriber = subscribe();
+      await subscriber.client.ready;
+      await waitFor("n1 has all", () => control.nodes().get("n1") === true);
+      snapshots.set({ workloads: byUid(workload("cart")) });
+      assert.deepEqual([...control.nodes()], [["n1", false]]);
+      await waitFor("n1 has all", () => control.nodes().get("n1") === true);
+      assert.equal(subscriber.names().length, 1);
+    });
+
     it("sends policies before the workloads that name them, and removes them after", async () => {
       const subscriber = subscribe();
       await subscriber.client.ready;

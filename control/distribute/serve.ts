@@ -36,6 +36,8 @@ export interface DiscoveryAndCaOptions {
 export interface DiscoveryAndCa {
   /** Where it listens, with the port that the kernel chose. */
   readonly address: SocketAddress;
+  /** The nodes that are subscribed, and whether each has all there is: it said so. */
+  nodes(): ReadonlyMap<string, boolean>;
   /** Ends all streams (clients come back on their own), then the listener. */
   close(): Promise<void>;
 }
@@ -85,8 +87,10 @@ export async function startDiscoveryAndCa(options: DiscoveryAndCaOptions): Promi
     onEvent,
   });
   // From here on no change is missed, also none that comes while the socket is being opened.
+  let pushed = snapshots.current();
   const stopPushing = startPushLoop(snapshots, () => {
-    discovery.push(catalog.update(snapshots.current()));
+    pushed = snapshots.current();
+    discovery.push(catalog.update(pushed));
   });
   const stop = () => {
     stopPushing();
@@ -97,6 +101,10 @@ export async function startDiscoveryAndCa(options: DiscoveryAndCaOptions): Promi
     const address = await listen(server, options.address, certificate.credentials);
     return {
       address,
+      nodes: () => {
+        const isPushed = pushed === snapshots.current();
+        return new Map([...discovery.nodes].map(([node, has]) => [node, has && isPushed]));
+      },
       close: async () => {
         stop();
         await shutDown(server);

@@ -54,6 +54,12 @@ export interface ObjectSource {
    */
   start(onChange: (change: SourceChange) => void, signal: AbortSignal): Promise<void>;
 
+  /**
+   * @returns once every change that was made before the call has been told. Costs a look at
+   *   everything, which calls at the same time share
+   */
+  catchUp(): Promise<void>;
+
   /** Ends the watch. No call is made after it has returned. */
   close(): Promise<void>;
 }

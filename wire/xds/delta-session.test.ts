@@ -64,6 +64,24 @@ describe("DeltaSession", () => {
     control = new Control();
   });
 
+  it("is current once everything there is was answered, until there is more", () => {
+    control.request(AUTHORIZATION_TYPE);
+    control.request(ADDRESS_TYPE);
+    assert.equal(control.session.isCurrent, false);
+    const answerNext = (typeUrl: DiscoveryType) => {
+      assert.notEqual(control.next(), undefined);
+      assert.equal(control.session.isCurrent, false);
+      control.request(typeUrl, { responseNonce: control.nonce });
+    };
+    answerNext(AUTHORIZATION_TYPE);
+    answerNext(ADDRESS_TYPE);
+    assert.equal(control.session.isCurrent, true);
+    control.set(ADDRESS_TYPE, "a", "1");
+    assert.equal(control.session.isCurrent, false);
+    answerNext(ADDRESS_TYPE);
+    assert.equal(control.session.isCurrent, true);
+  });
+
   it("answers a subscription even where there is nothing to say", () => {
     assert.deepEqual(subscribe(), ["Authorization", "Address"]);
     assert.equal(control.next(), undefined);

@@ -15,6 +15,7 @@ import type { EncodedResource, ResponseParts } from "./resource.ts";
 import {
   ADDRESS_TYPE,
   AUTHORIZATION_TYPE,
+  DISCOVERY_TYPES,
   type DiscoveryType,
   isDiscoveryType,
   LEGACY_WORKLOAD_TYPE,
@@ -109,6 +110,14 @@ export class DeltaSession {
       (this.holdsAddresses ? undefined : this.#nextOf(ADDRESS_TYPE, addresses, "all")) ??
       this.#nextOf(AUTHORIZATION_TYPE, isEmpty(addresses) ? authorizations : undefined, "all")
     );
+  }
+
+  /** Whether the subscriber has asked for both types, and has answered all there is of them. */
+  get isCurrent(): boolean {
+    return DISCOVERY_TYPES.every((typeUrl) => {
+      const subscription = this.#subscriptions.get(typeUrl);
+      return subscription && isEmpty(subscription) && subscription.unanswered.size === 0;
+    });
   }
 
   /** Whether there is something to send that only waits for answers. */

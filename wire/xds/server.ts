@@ -79,6 +79,15 @@ export class DiscoveryServer {
     return this.#streams.size;
   }
 
+  /** The nodes that are subscribed, and whether each has answered all that it was sent. */
+  get nodes(): ReadonlyMap<string, boolean> {
+    const nodes = new Map<string, boolean>();
+    for (const { node, isCurrent } of this.#streams) {
+      nodes.set(node, isCurrent || nodes.get(node) === true);
+    }
+    return nodes;
+  }
+
   /** Ends all streams, and each new one at once. Clients take UNAVAILABLE for "come back". */
   close(): void {
     this.#closed = true;
@@ -133,6 +142,10 @@ class Stream {
     call.on("close", () => this.#close("closed by the client"));
     call.on("end", () => this.end(status.OK, "ended by the client"));
     call.on("data", (request: DeltaDiscoveryRequest) => this.#onRequest(request));
+  }
+
+  get isCurrent(): boolean {
+    return !this.#ended && this.#session.isCurrent;
   }
 
   changed(change: CatalogChange): void {

@@ -78,6 +78,13 @@ export class DirectorySource implements ObjectSource {
     }
   }
 
+  async catchUp(): Promise<void> {
+    // A look that is going on may have passed what changed; the one after it has not begun.
+    await this.#looking;
+    this.#look();
+    await this.#looking;
+  }
+
   async close(): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#timer);
