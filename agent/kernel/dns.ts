@@ -1,4 +1,4 @@
-/** The kernel's part in the capture of DNS: whose it is, and which of our sockets answers for whom. */
+/** The kernel side of DNS capture: whose it is, and which of our sockets answers for whom. */
 import { type IpAddress, isIpv4, type SocketAddress } from "#core/ip.ts";
 import type { BpfMap } from "#native/kernel/index.ts";
 import {

@@ -16,6 +16,7 @@ const POD: StoredPod = {
   netns: "/run/netns/x",
   netnsCookie: 2n ** 60n + 1n,
   id: 3,
+  dns: { searchDomains: ["shop.test"], nameservers: ["10.96.0.10"] as IpAddress[] },
 };
 
 const makeDir = (t: TestContext): string => {

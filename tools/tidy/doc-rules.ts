@@ -84,13 +84,17 @@ function metricsIn(files: readonly SourceFile[]): Names {
   return { names, patterns: [] };
 }
 
+const COUNTED = /^export const (?:[A-Z]+_)?COUNTERS = \[([^\]]*)\]/gm;
+
 /** What the kernel's programs count. */
 function eventsIn(files: readonly SourceFile[]): Names {
-  const file = files.find(({ path: at }) => at === "agent/kernel/layout.ts");
-  const list = /^export const COUNTERS = \[([^\]]*)\]/m.exec(file?.text ?? "")?.[1] ?? "";
-  const events = [...list.matchAll(/"(\w+)"/g)];
-  const names = events.flatMap(([, event]) => (event && file ? [[event, file] as const] : []));
-  return { names: new Map(names), patterns: [] };
+  const names = new Map<string, SourceFile>();
+  for (const file of files.filter(({ path: at }) => /^agent\/kernel\/.*layout\.ts$/.test(at))) {
+    for (const [, list = ""] of file.text.matchAll(COUNTED)) {
+      for (const [, name = ""] of list.matchAll(/"(\w+)"/g)) names.set(name, file);
+    }
+  }
+  return { names, patterns: [] };
 }
 
 function packagesIn(files: readonly SourceFile[]): Names {
