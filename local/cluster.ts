@@ -8,9 +8,11 @@ import { CONTROL_ADDRESS, nodeAddress } from "./addresses.ts";
 import { run } from "./command.ts";
 import type { LocalConfig } from "./config.ts";
 import type { Zone } from "./dns/zone.ts";
+import type { ControlState } from "./fabric/control-watch.ts";
 import type { ControlProblem, FromFabric, ToFabric } from "./fabric/messages.ts";
 import { readJsonLines, writeJsonLine } from "./json-lines.ts";
 import { AgentClient } from "./mesh/agent-client.ts";
+import { ControlQuestions } from "./mesh/control-questions.ts";
 import { SupervisedProcess } from "./mesh/supervise.ts";
 import { FABRIC, type Names, nodeName } from "./names.ts";
 import { addNetns, ipBatch, netnsPath, setSysctls } from "./network/ip.ts";
@@ -58,6 +60,7 @@ export class Cluster {
   readonly #ending = new AbortController();
   readonly #listening = Promise.withResolvers<void>();
   readonly #controlReady = Promise.withResolvers<void>();
+  readonly #questions = new ControlQuestions();
   #isControlReady = false;
   #problems: readonly ControlProblem[] = [];
   #fabric: SupervisedProcess | undefined;
@@ -125,6 +128,17 @@ export class Cluster {
     this.#tellFabric({ kind: "zone", zone });
   }
 
+  /**
+   * What control says of all that has been written for it.
+   *
+   * @returns undefined where it says nothing until `signal` is aborted, and without a mesh
+   */
+  async askControl(signal: AbortSignal): Promise<ControlState | undefined> {
+    if (!this.#config.mesh) return undefined;
+    const either = AbortSignal.any([signal, this.#ending.signal]);
+    return this.#questions.ask((number) => this.#tellFabric({ kind: "ask", number }), either);
+  }
+
   agentStatus(node: string): AgentStatus | null {
     const agent = this.#agents.get(node);
     if (!this.#config.mesh) return null;
@@ -181,6 +195,7 @@ export class Cluster {
           this.#hear(value as FromFabric); // from our own process, by the types of messages.ts
         });
         this.#tellFabric({ kind: "zone", zone: this.#zone });
+        this.#tellFabric({ kind: "ask", number: this.#questions.asked });
       },
       onNote: this.#events.onNote,
     });
@@ -201,6 +216,7 @@ export class Cluster {
         if (!message.ready) break;
         this.#controlReady.resolve();
         this.#takeProblems(message.problems);
+        this.#questions.hear(message, message.answers);
         break;
     }
   }

@@ -1,12 +1,13 @@
 /** A runtime from the first look at the host to the last file removed. */
 import { access, constants, mkdir } from "node:fs/promises";
 import { delimiter, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { FastifyInstance } from "fastify";
 import { MeshError, reasonOf } from "#core/errors.ts";
-import { formatProblem } from "#core/local-api.ts";
 import { serveApi } from "./api/server.ts";
 import type { LocalConfig } from "./config.ts";
 import { Names } from "./names.ts";
+import { ProblemTeller } from "./problems.ts";
 import { Runtime } from "./runtime.ts";
 import { findCgroupMount } from "./state/cgroup.ts";
 import { findRemains, removeRemains, removeStateDir } from "./state/clean-up.ts";
@@ -100,16 +101,17 @@ async function startIn({ config, names, lock, events, signal }: StartOptions): P
     waiting = [];
   };
   let hasSettled = false;
+  const teller = new ProblemTeller(say);
   const ledger = new Ledger(names.ledger);
   const runtime = new Runtime(config, names, ledger, { onNote: say, onChange: wake });
   const api = await serveApi({ runtime, isSettled: () => hasSettled, onDown });
   const ending = new AbortController();
   try {
     await runtime.cluster.makeNetworks();
-    const problems = runtime.follow(files).problems;
-    for (const problem of problems) say(formatProblem(problem));
+    runtime.follow(files);
+    teller.tell(runtime.problems);
     const processes = runtime.cluster.startProcesses();
-    void followFiles(runtime, ending.signal, say);
+    void followFiles(runtime, teller, ending.signal, say);
     await within(processes, START_LIMIT_MS, signal);
   } catch (error) {
     ending.abort();
@@ -125,6 +127,8 @@ async function startIn({ config, names, lock, events, signal }: StartOptions): P
       while (!runtime.isSettled && !deadline.aborted && !ending.signal.aborted) {
         await new Promise<void>((resolve) => waiting.push(resolve));
       }
+      await runtimeIsKnown(runtime, AbortSignal.any([deadline, ending.signal]));
+      teller.tell(runtime.problems);
       hasSettled = true;
       return runtime.isSettled;
     },
@@ -160,19 +164,36 @@ async function removeInOrder(names: Names, api: FastifyInstance, lock: Lock): Pr
   }
 }
 
+/** The longest that whoever waits for what the files say waits for control and agents as well. */
+const WORD_LIMIT_MS = 5_000;
+const WORD_POLL_MS = 20;
+
+/** Until every agent has heard of all there is: of the endpoints that became ready last, too. */
+async function runtimeIsKnown(runtime: Runtime, signal: AbortSignal): Promise<void> {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(WORD_LIMIT_MS)]);
+  while (!limit.aborted) {
+    const word = await runtime.hearControl(limit);
+    if (word === undefined) return;
+    if (runtime.cluster.nodes.every(({ name }) => word.current.includes(name))) return;
+    await delay(WORD_POLL_MS);
+  }
+}
+
 async function followFiles(
   runtime: Runtime,
+  teller: ProblemTeller,
   signal: AbortSignal,
   say: LifecycleEvents["say"],
 ): Promise<void> {
   const { paths } = runtime.config;
   if (paths.length === 0) return;
   const take: Parameters<typeof followPaths>[1] = (files) => {
-    const { changes, problems } = runtime.follow(files);
+    const { changes } = runtime.follow(files);
     for (const { object, action } of changes) {
       if (action !== "unchanged") say(`${object} ${action}`);
     }
-    for (const problem of problems) say(formatProblem(problem));
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(WORD_LIMIT_MS)]);
+    void runtime.hearControl(limit).then(() => teller.tell(runtime.problems));
   };
   const complain = (error: unknown) => say(`Cannot read the objects: ${reasonOf(error)}`);
   await followPaths(paths, take, complain, signal);

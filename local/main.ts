@@ -6,7 +6,6 @@
  */
 import { rm } from "node:fs/promises";
 import { MeshError, reasonOf } from "#core/errors.ts";
-import { formatProblem } from "#core/local-api.ts";
 import { type LocalConfig, readConfig } from "./config.ts";
 import { type Running, removeLeftOvers, start } from "./lifecycle.ts";
 
@@ -58,7 +57,6 @@ async function up(config: LocalConfig): Promise<void> {
   if (isEnding) return;
   const { runtime } = running;
   const ready = runtime.pods.filter((pod) => pod.ready).length;
-  for (const problem of runtime.problems) say(formatProblem(problem));
   if (isSettled) say(`ready: ${ready} pods after ${seconds()}`);
   else say(`${ready} of ${runtime.pods.length} pods are ready after ${seconds()}`);
   const option = config.name === "default" ? "" : ` --name ${config.name}`;

@@ -11,6 +11,7 @@ import { POD_NUMBERS, podAddress } from "./addresses.ts";
 import { assignAddresses, NumberPool, type ServiceAddresses } from "./allocate.ts";
 import { Cluster, type ClusterNode } from "./cluster.ts";
 import type { LocalConfig } from "./config.ts";
+import type { ControlState } from "./fabric/control-watch.ts";
 import type { ControlProblem } from "./fabric/messages.ts";
 import { Limiter } from "./limit.ts";
 import { translate } from "./mesh/manifests.ts";
@@ -32,6 +33,7 @@ import {
 import { type NewPod, planPods } from "./plan/pods.ts";
 import { problem, type Resolved, resolve } from "./plan/resolve.ts";
 import { PodLoop } from "./pod/pod-loop.ts";
+import { mergeProblems } from "./problems.ts";
 import { Publisher } from "./publish.ts";
 import type { Ledger } from "./state/ledger.ts";
 
@@ -46,8 +48,20 @@ export interface RuntimeEvents {
 const PASS_DELAY_MS = 5;
 /** What could not be published once is tried again: nobody else would ask for it. */
 const RETRY_MS = 1_000;
+/** Control judges within a tenth of a second; whoever applies something waits no longer for it. */
+const VERDICT_LIMIT_MS = 2_000;
 /** Networks of pods that are made at a time: each is a handful of processes and a kernel lock. */
 const NETWORKS_AT_A_TIME = 8;
+
+const UNHEARD: Problem = {
+  file: "",
+  line: 0,
+  object: "",
+  field: "",
+  reason: `control has not judged this within ${VERDICT_LIMIT_MS} ms, see "aquifer local status"`,
+  severity: "note",
+  lastGood: false,
+};
 
 export class Runtime {
   readonly config: LocalConfig;
@@ -66,6 +80,11 @@ export class Runtime {
   #resolved: Resolved;
   #addresses: ServiceAddresses = new Map();
   #addressProblems: readonly Problem[] = [];
+  /** Counts the changes of what is wanted: the newest, the last seen to, the last written. */
+  #version = 0;
+  #passedVersion = 0;
+  #publishedVersion = 0;
+  readonly #awaitPublished = new Set<() => void>();
   #order = 0;
   #pass: NodeJS.Timeout | undefined;
   #publishing: Promise<void> | undefined;
@@ -107,12 +126,10 @@ export class Runtime {
   }
 
   get problems(): readonly Problem[] {
-    return [
-      ...this.#fileProblems,
-      ...this.#resolved.problems,
-      ...this.#addressProblems,
-      ...this.#controlProblems.map((each) => translate(each, this.#publisher.files)),
-    ];
+    return mergeProblems(
+      [...this.#fileProblems, ...this.#standingProblems],
+      this.#controlProblems.map((each) => translate(each, this.#publisher.files)),
+    );
   }
 
   /** The watched files, whenever they changed. */
@@ -125,10 +142,31 @@ export class Runtime {
     return applied;
   }
 
-  apply(files: readonly FileText[]): Applied {
-    const applied = apply(this.#objects, readFiles(files));
+  /** Answers with what control makes of it too, unless that takes long. */
+  async apply(files: readonly FileText[]): Promise<Applied> {
+    const reading = readFiles(files);
+    const applied = apply(this.#objects, reading);
     this.#take(applied);
-    return { ...applied, problems: [...applied.problems, ...this.#resolved.problems] };
+    const verdict = await this.hearControl(AbortSignal.timeout(VERDICT_LIMIT_MS));
+    const known = new Set([...reading.objects.keys(), ...reading.wrong]);
+    const problems = mergeProblems(
+      [...applied.problems, ...this.#standingProblems],
+      (verdict?.problems ?? []).map((each) => translate(each, this.#publisher.files)),
+    ).filter((each) => known.has(each.object) || applied.problems.includes(each));
+    const isUnheard = this.config.mesh && verdict === undefined;
+    return { ...applied, problems: isUnheard ? [...problems, UNHEARD] : problems };
+  }
+
+  /**
+   * What control says of all that is wanted now.
+   *
+   * @returns undefined where it says nothing until `signal` is aborted, and without a mesh
+   */
+  async hearControl(signal: AbortSignal): Promise<ControlState | undefined> {
+    if (!this.config.mesh) return undefined;
+    const version = this.#version;
+    while (this.#publishedVersion < version && !signal.aborted) await this.#nextPublished(signal);
+    return await this.cluster.askControl(signal);
   }
 
   /** @throws MeshError `REQUEST_REFUSED` where a name is that of nothing */
@@ -190,12 +228,28 @@ export class Runtime {
     await this.cluster.stop();
   }
 
+  /** All that the runtime itself finds wrong with what is wanted. */
+  get #standingProblems(): readonly Problem[] {
+    return [...this.#resolved.problems, ...this.#addressProblems];
+  }
+
+  async #nextPublished(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const wake = () => resolve();
+    this.#awaitPublished.add(wake);
+    signal.addEventListener("abort", wake, { once: true });
+    await promise;
+    signal.removeEventListener("abort", wake);
+    this.#awaitPublished.delete(wake);
+  }
+
   get #nodeNames(): readonly string[] {
     return this.cluster.nodes.map(({ name }) => name);
   }
 
   #take(applied: Applied): void {
     this.#objects = applied.objects;
+    this.#version += 1;
     // At once, for the answer to whoever asked; the rest can wait for the pass.
     this.#resolved = resolve(this.#objects, this.#nodeNames);
     this.#requestPass();
@@ -210,6 +264,7 @@ export class Runtime {
   }
 
   #runPass(): void {
+    this.#passedVersion = this.#version;
     this.#resolved = resolve(this.#objects, this.#nodeNames);
     this.#assignAddresses();
     const free = this.pods.filter((pod) => !this.#isHeld(pod));
@@ -342,6 +397,7 @@ export class Runtime {
   async #publishAll(): Promise<void> {
     while (this.#isDirty && !this.#isEnding) {
       this.#isDirty = false;
+      const version = this.#passedVersion;
       await this.#publisher.publish({
         objects: this.#objects,
         namespaces: this.#resolved.namespaces.keys(),
@@ -349,6 +405,8 @@ export class Runtime {
         addresses: this.#addresses,
         pods: this.pods,
       });
+      this.#publishedVersion = version;
+      for (const wake of this.#awaitPublished) wake();
     }
   }
 }

@@ -80,8 +80,8 @@ function errorStatus(error: unknown): number {
 
 function addObjectRoutes(server: FastifyInstance, { runtime }: ApiOptions): void {
   const files = { type: "object", required: ["files"], properties: { files: FILES } };
-  server.post<{ Body: FilesBody }>("/v1/apply", { schema: { body: files } }, (request) => {
-    const { changes, problems } = runtime.apply(request.body.files);
+  server.post<{ Body: FilesBody }>("/v1/apply", { schema: { body: files } }, async (request) => {
+    const { changes, problems } = await runtime.apply(request.body.files);
     return { changes, problems } satisfies ApplyAnswer;
   });
 

@@ -1,7 +1,10 @@
 /** What the runtime and its process in the fabric say to each other, one JSON value a line. */
 import type { Zone } from "../dns/zone.ts";
 
-export type ToFabric = { readonly kind: "zone"; readonly zone: Zone };
+export type ToFabric =
+  | { readonly kind: "zone"; readonly zone: Zone }
+  /** Wants a word of control about all that was written before; numbers only grow. */
+  | { readonly kind: "ask"; readonly number: number };
 
 export type FromFabric =
   | { readonly kind: "listening" }
@@ -9,6 +12,10 @@ export type FromFabric =
       readonly kind: "control";
       readonly ready: boolean;
       readonly problems: readonly ControlProblem[];
+      /** The nodes that have all that control has to tell. */
+      readonly current: readonly string[];
+      /** The last question that this answers; 0 for none. */
+      readonly answers: number;
     };
 
 /** One entry of the control server's `/problems`. */

@@ -33,7 +33,8 @@ describe("translate()", () => {
   it("finds the user's line of an object that was passed on as it stands", () => {
     const [, document] = documents;
     assert.ok(document);
-    const { file: path, line } = translate(PROBLEM, file({ kind: "verbatim", document }));
+    const object = "Pod shop/cart";
+    const { file: path, line } = translate(PROBLEM, file({ kind: "verbatim", document, object }));
     assert.deepEqual([path, line], ["/my/shop.yaml", 6]);
   });
 
@@ -41,7 +42,9 @@ describe("translate()", () => {
     const [, document] = documents;
     assert.ok(document);
     const prefix = ["spec", "template"];
-    const found = translate(PROBLEM, file({ kind: "made", document, prefix }));
+    const object = "Deployment shop/cart";
+    const found = translate(PROBLEM, file({ kind: "made", document, object, prefix }));
+    assert.equal(found.object, object);
     assert.equal(found.field, "spec.template.spec.serviceAccountName");
     assert.equal(found.line, 8);
     assert.equal(found.lastGood, true);

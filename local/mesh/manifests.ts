@@ -6,7 +6,7 @@ import { nodeAddress } from "../addresses.ts";
 import type { ControlProblem } from "../fabric/messages.ts";
 import { type Document, type FieldPath, formatPath, parsePath } from "../object/document.ts";
 import { nameOf, nameOfObject, type ServiceObject } from "../object/object.ts";
-import type { Objects } from "../object/store.ts";
+import type { Objects, Stored } from "../object/store.ts";
 import type { Manifest } from "../plan/endpoints.ts";
 import type { PodLoop } from "../pod/pod-loop.ts";
 
@@ -14,9 +14,15 @@ import type { PodLoop } from "../pod/pod-loop.ts";
 export interface ObjectFile {
   readonly text: string;
   readonly source: /** Word for word as the user wrote it. */
-    | { readonly kind: "verbatim"; readonly document: Document }
+    | { readonly kind: "verbatim"; readonly document: Document; readonly object: string }
     /** Made from a part of what the user wrote. */
-    | { readonly kind: "made"; readonly document: Document; readonly prefix: FieldPath }
+    | {
+        readonly kind: "made";
+        readonly document: Document;
+        /** `nameOf()` what the user wrote: a Deployment, where this is one of its pods. */
+        readonly object: string;
+        readonly prefix: FieldPath;
+      }
     /** The user wrote nothing of it. */
     | { readonly kind: "own" };
 }
@@ -111,7 +117,8 @@ export function objectFiles(cluster: Cluster): ObjectFiles {
       case "Other": {
         const kind = object.kind === "Other" ? object.objectKind : object.kind;
         const file = fileOf({ kind, metadata: { namespace, name } });
-        files.set(file, { text: document.text, source: { kind: "verbatim", document } });
+        const source = { kind: "verbatim", document, object: nameOf(object) } as const;
+        files.set(file, { text: document.text, source });
         break;
       }
       case "Deployment":
@@ -122,26 +129,24 @@ export function objectFiles(cluster: Cluster): ObjectFiles {
   }
   for (const { service, addresses } of cluster.services) {
     const manifest = serviceManifest(service, addresses);
-    files.set(fileOf(manifest), made(manifest, cluster.objects.get(nameOf(service))?.document, []));
+    files.set(fileOf(manifest), made(manifest, cluster.objects.get(nameOf(service)), []));
   }
   for (const pod of cluster.pods) {
     const { namespace, name, owner } = pod.options.pod;
     const source = cluster.objects.get(owner?.deployment ?? nameOfObject("Pod", namespace, name));
     const prefix = owner === undefined ? [] : ["spec", "template"];
     const manifest = podManifest(pod);
-    files.set(fileOf(manifest), made(manifest, source?.document, prefix));
+    files.set(fileOf(manifest), made(manifest, source, prefix));
   }
   for (const slice of cluster.slices) own(slice);
   return files;
 }
 
-function made(manifest: Manifest, document: Document | undefined, prefix: FieldPath): ObjectFile {
-  const source = document === undefined ? { kind: "own" as const } : madeFrom(document, prefix);
-  return { text: stringify(manifest), source };
-}
-
-function madeFrom(document: Document, prefix: FieldPath) {
-  return { kind: "made" as const, document, prefix };
+function made(manifest: Manifest, from: Stored | undefined, prefix: FieldPath): ObjectFile {
+  const text = stringify(manifest);
+  if (from === undefined) return { text, source: { kind: "own" } };
+  const { document, object } = from;
+  return { text, source: { kind: "made", document, object: nameOf(object), prefix } };
 }
 
 function fileOf({ kind, metadata }: Pick<Manifest, "kind" | "metadata">): string {
@@ -162,18 +167,24 @@ export function translate(
     case "verbatim": {
       const { document } = source;
       const usersLine = document.line + Math.max(0, line - 1);
-      return { file: document.file, line: usersLine, object, field, reason, severity, lastGood };
+      return {
+        file: document.file,
+        line: usersLine,
+        object: source.object,
+        field,
+        reason,
+        severity,
+        lastGood,
+      };
     }
     case "made": {
       const { document, prefix } = source;
       const path = [...prefix, ...parsePath(field)];
-      const usersLine = document.lineOf(path);
-      const usersField = formatPath(path);
       return {
         file: document.file,
-        line: usersLine,
-        object,
-        field: usersField,
+        line: document.lineOf(path),
+        object: source.object,
+        field: formatPath(path),
         reason,
         severity,
         lastGood,
