@@ -6,8 +6,8 @@
  *   hook       sk_lookup, one instance of this program and of `listeners` per pod: the hook cannot
  *              ask which network namespace it runs in
  *   reads      listeners   sockets of the agent, in this pod's network namespace
- *              attest, local_ips, policy
- *   writes     counters
+ *              attest, local_ips, policy, probe_ports
+ *   writes     counters, probe_counters
  *   on error   refuses (RST). When the agent is gone the kernel has emptied the slots, and to fall
  *              through to the application would be to bypass the mesh.
  */
@@ -20,6 +20,7 @@
 #include "maps.h"
 #include "mesh_verdict.h"
 #include "policy.h"
+#include "probe.h"
 
 #define MESH_AF_INET6 10 /* linux/socket.h */
 
@@ -120,6 +121,8 @@ int in_lookup(struct bpf_sk_lookup *ctx)
 	case MESH_IN_TUNNEL:
 		return steer(ctx, SLOT_HBONE4, outcome);
 	case MESH_IN_PLAINTEXT:
+		if (is_probe(&flow.src, &flow.dst)) /* which has counted it */
+			return SK_PASS;
 		switch (verdict_on(&flow)) {
 		case POLICY_ALLOW:
 			return conclude(MESH_IN_DIRECT);

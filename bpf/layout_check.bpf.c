@@ -6,6 +6,7 @@
 #include "dns_layout.h"
 #include "flow_layout.h"
 #include "mesh_layout.h"
+#include "probe_layout.h"
 
 enum mesh_number mesh_number;
 struct addr addr;
@@ -38,3 +39,8 @@ enum flow_loss flow_loss;
 struct flow_event flow_event;
 struct deny_event deny_event;
 struct flow_sock flow_sock;
+enum guard_number guard_number;
+enum probe_outcome probe_outcome;
+enum strict_mode strict_mode;
+enum strict_outcome strict_outcome;
+struct strict_nameserver strict_nameserver;

@@ -3,7 +3,7 @@ import { join, relative } from "node:path";
 import { MeshError } from "#core/errors.ts";
 
 /** linux/magic.h */
-const CGROUP2_SUPER_MAGIC = 0x63677270;
+export const CGROUP2_SUPER_MAGIC = 0x63677270;
 
 /**
  * Refuses a `cgroupRoot` that the agent itself is not in.

@@ -24,7 +24,10 @@ import {
 } from "./layout.ts";
 import { Pins } from "./pins.ts";
 import { PodEntry } from "./pod-entry.ts";
+import type { GuardCounter } from "./probe-layout.ts";
+import { type ProbeOptions, ProbeSource } from "./probe-source.ts";
 import { checkAbi, installCgroupPrograms, installInstance, type SharedMaps } from "./programs.ts";
+import { type StrictEgress, setStrictEgress, strictCounters } from "./strict-egress.ts";
 
 export interface DatapathOptions {
   /** Where on a BPF file system the pins are; one agent's own, made where it is missing. */
@@ -36,6 +39,8 @@ export interface DatapathOptions {
   readonly cgroupRoot: string;
   /** Where the compiled objects (`*.bpf.o`) are. */
   readonly objectDir: string;
+  /** Without it, probes from the node are connections like others. */
+  readonly probes?: ProbeOptions | undefined;
 }
 
 export interface CapturedPod {
@@ -47,6 +52,9 @@ export interface CapturedPod {
   readonly addresses: readonly IpAddress[];
   /** 1 to 2^32-1. Pods that no verdict can tell apart may share one. */
   readonly id: number;
+  /** On which the node's prober reaches the pod, whatever its policies say. */
+  readonly probePorts?: readonly number[] | undefined;
+  readonly strictEgress?: StrictEgress | undefined;
 }
 
 /**
@@ -141,6 +149,15 @@ export interface Datapath {
   counters(): Readonly<Record<Counter, number>>;
   /** The same for DNS. */
   dnsCounters(): Readonly<Record<DnsCounter, number>>;
+  /** The same for probes and strict egress. */
+  guardCounters(): Readonly<Record<GuardCounter, number>>;
+  /**
+   * Attaches to the prober's cgroup anew, where that has been made anew.
+   *
+   * @returns whether probes are marked now
+   * @throws MeshError `KERNEL_CALL_FAILED`
+   */
+  refreshProbes(): boolean;
   /** Gives up what this process holds; capture stays in force. */
   close(): void;
   /** Un-enrols all pods and removes every trace. */
@@ -159,7 +176,9 @@ export function openDatapath(options: DatapathOptions): Datapath {
   checkAbi(pins);
   const maps = installCgroupPrograms(pins, options.objectDir, options.cgroupRoot);
   const dns = installDns(pins, options.objectDir, options.cgroupRoot);
-  return new PinnedDatapath(pins, maps, dns, options.objectDir);
+  const probes = new ProbeSource(pins, options.objectDir, options.probes);
+  probes.start();
+  return new PinnedDatapath(pins, maps, dns, probes, options.objectDir);
 }
 
 class PinnedDatapath implements Datapath {
@@ -169,13 +188,21 @@ class PinnedDatapath implements Datapath {
   readonly #pins: Pins;
   readonly #maps: SharedMaps;
   readonly #dns: DnsCapture;
+  readonly #probes: ProbeSource;
   readonly #objectDir: string;
   readonly #captures = new Map<string, PinnedCapture>();
 
-  constructor(pins: Pins, maps: SharedMaps, dns: DnsCapture, objectDir: string) {
+  constructor(
+    pins: Pins,
+    maps: SharedMaps,
+    dns: DnsCapture,
+    probes: ProbeSource,
+    objectDir: string,
+  ) {
     this.#pins = pins;
     this.#maps = maps;
     this.#dns = dns;
+    this.#probes = probes;
     this.#objectDir = objectDir;
     this.direct = new DirectTables(maps, (uid) => this.#entryOf(uid));
   }
@@ -189,6 +216,8 @@ class PinnedDatapath implements Datapath {
     if (pins.cookie() !== cookie) this.forget(pod.uid);
     pins.make(cookie);
     const entry = new PodEntry(this.#maps.pods, cookie);
+    setStrictEgress(this.#pins, pins, this.#objectDir, pod.addresses, pod.strictEgress);
+    this.#probes.setPorts(cookie, pod.addresses, pod.probePorts ?? []);
     this.#write(pod, entry);
     const listeners = installInstance(this.#pins, pins, this.#objectDir, pod.netns);
     this.#captures.get(pod.uid)?.close();
@@ -227,6 +256,7 @@ class PinnedDatapath implements Datapath {
       this.direct.withdraw(uid);
       new PodEntry(this.#maps.pods, cookie).remove();
       this.#dns.remove(cookie);
+      this.#probes.removePorts(cookie);
     }
     pins.remove();
     this.#captures.get(uid)?.close();
@@ -263,16 +293,26 @@ class PinnedDatapath implements Datapath {
     return this.#dns.counters();
   }
 
+  guardCounters(): Readonly<Record<GuardCounter, number>> {
+    return { ...this.#probes.counters(), ...strictCounters(this.#pins) };
+  }
+
+  refreshProbes(): boolean {
+    return this.#probes.refresh();
+  }
+
   close(): void {
     for (const capture of this.#captures.values()) capture.close();
     this.#captures.clear();
     this.#dns.close();
+    this.#probes.close();
     for (const map of Object.values(this.#maps)) map.close();
   }
 
   uninstall(): void {
     for (const uid of this.adopted()) this.forget(uid);
     this.#pins.removeAll();
+    this.#probes.uninstall();
     this.close();
   }
 }

@@ -6,6 +6,7 @@
  *   <pinDir>/pods/<uid>/netns-<cookie>  a directory, so that a dead pod's entry can be found
  *   <pinDir>/pods/<uid>/listeners       the pod's own SOCKMAP
  *   <pinDir>/pods/<uid>/lookup          link on the pod's network namespace
+ *   <pinDir>/pods/<uid>/strict          link on the pod's cgroup, where egress is strict
  *
  * A BPF file system refuses names with a dot.
  */
@@ -88,6 +89,10 @@ export class PodPins {
     return join(this.#dir, "lookup");
   }
 
+  get strict(): string {
+    return join(this.#dir, "strict");
+  }
+
   /** The cookie of the pod's network namespace; undefined where there are no pins yet. */
   cookie(): bigint | undefined {
     if (!existsSync(this.#dir)) return undefined;
@@ -102,9 +107,9 @@ export class PodPins {
   /** Detaches the link, whoever else holds it, and removes the pins. Does nothing twice. */
   remove(): void {
     if (!existsSync(this.#dir)) return;
-    detachPinned(this.lookup);
+    for (const link of [this.lookup, this.strict]) detachPinned(link);
     // The cookie goes last: until then an interrupted removal can be taken up again.
-    for (const file of [this.lookup, this.listeners]) {
+    for (const file of [this.lookup, this.strict, this.listeners]) {
       if (existsSync(file)) unlinkSync(file);
     }
     for (const entry of readdirSync(this.#dir)) rmdirSync(join(this.#dir, entry));

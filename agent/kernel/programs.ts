@@ -33,7 +33,13 @@ const CGROUP_PROGRAMS = {
   "connect.bpf.o": ["out_connect4", "out_connect6"],
 } as const;
 
-const INSTANCE = { object: "inbound.bpf.o", program: "in_lookup", map: "listeners" } as const;
+const INSTANCE = {
+  object: "inbound.bpf.o",
+  program: "in_lookup",
+  map: "listeners",
+  /** Of probe.bpf.o. */
+  shared: ["probe_ports", "probe_counters"],
+} as const;
 
 /** @throws MeshError `KERNEL_UNSUPPORTED` where the pinned maps have another layout */
 export function checkAbi(pins: Pins): void {
@@ -84,6 +90,7 @@ export function installInstance(pins: Pins, pod: PodPins, objectDir: string, net
   const object = openObject(pins, objectDir, INSTANCE.object);
   try {
     object.setPinPath(INSTANCE.map, pod.listeners);
+    for (const name of INSTANCE.shared) object.setPinPath(name, pins.map(name));
     object.setConstant("out_port", encodeUint16(OUT_PORT));
     object.setConstant("hbone_port", encodeUint16(HBONE_PORT));
     object.setConstant("self_netns", encodeUint64(netns.cookie()));
@@ -134,13 +141,13 @@ function installOnNetns(object: BpfObject, pod: PodPins, netns: Netns): void {
   });
 }
 
-interface Installer {
+export interface Installer {
   readonly update: (link: BpfLink) => void;
   readonly attach: () => BpfLink;
 }
 
 /** A link whose cgroup or network namespace is gone enforces nothing; its pin makes room. */
-function install(path: string, isOurs: (link: BpfLink) => boolean, how: Installer): void {
+export function install(path: string, isOurs: (link: BpfLink) => boolean, how: Installer): void {
   if (existsSync(path)) {
     const pinned = BpfLink.openPinned(path);
     try {

@@ -10,10 +10,16 @@ import net from "node:net";
 import { join } from "node:path";
 import { formatSocketAddress, type IpAddress, parseIp, type SocketAddress } from "#core/ip.ts";
 import { BpfMap, fdOf, type Netns } from "#native/kernel/index.ts";
-import { type Datapath, openDatapath, type PodCapture } from "../../agent/kernel/datapath.ts";
+import {
+  type CapturedPod,
+  type Datapath,
+  openDatapath,
+  type PodCapture,
+} from "../../agent/kernel/datapath.ts";
 import type { DirectTables } from "../../agent/kernel/direct-tables.ts";
 import type { ListenerSlot } from "../../agent/kernel/layout.ts";
 import { Pins } from "../../agent/kernel/pins.ts";
+import type { ProbeOptions } from "../../agent/kernel/probe-source.ts";
 import type { TestNetwork, TestPod } from "../support/netns.ts";
 
 export const OBJECT_DIR = new URL("../../build/bpf", import.meta.url).pathname;
@@ -40,10 +46,12 @@ export class Rig {
   readonly pinDir: string;
   readonly cgroupRoot: string;
   datapath: Datapath;
+  readonly #probes: ProbeOptions | undefined;
   readonly #servers = new Set<net.Server>();
   readonly #sockets = new Set<net.Socket>();
 
-  constructor(network: Pick<TestNetwork, "name" | "cgroupRoot">) {
+  constructor(network: Pick<TestNetwork, "name" | "cgroupRoot">, probes?: ProbeOptions) {
+    this.#probes = probes;
     this.pinDir = `/sys/fs/bpf/${network.name}`;
     this.cgroupRoot = network.cgroupRoot;
     if (pinDirs.size === 0) process.once("exit", removePins);
@@ -53,7 +61,7 @@ export class Rig {
 
   open(): Datapath {
     const { pinDir, cgroupRoot } = this;
-    return openDatapath({ pinDir, cgroupRoot, objectDir: OBJECT_DIR });
+    return openDatapath({ pinDir, cgroupRoot, objectDir: OBJECT_DIR, probes: this.#probes });
   }
 
   get direct(): DirectTables {
@@ -63,12 +71,17 @@ export class Rig {
   }
 
   /** Captures the pod and listens in all six slots. */
-  async enrol(pod: TestPod, addresses: readonly IpAddress[] = [pod.ip4, pod.ip6]) {
+  async enrol(
+    pod: TestPod,
+    addresses: readonly IpAddress[] = [pod.ip4, pod.ip6],
+    settings: Pick<CapturedPod, "probePorts" | "strictEgress"> = {},
+  ) {
     const capture = this.datapath.enrol({
       uid: uidOf(pod),
       netns: pod.netns,
       addresses,
       id: 1,
+      ...settings,
     });
     const servers = await this.listen(pod.netns, capture);
     capture.unblock();

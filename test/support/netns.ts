@@ -133,14 +133,14 @@ export function makeNetwork(label: string): TestNetwork {
   }
 }
 
-/** Makes `name` with a group each for the pods and the agent, and moves this process there. */
+/** Makes `name` with a group each for pods, agent and node; this process moves to the agent's. */
 function makeCgroups(name: string, undo: (() => void)[]): string {
   const mount = cgroup2Root();
   const home = join(mount, ownCgroup(), "cgroup.procs");
   const root = join(mount, name);
   mkdirSync(root);
   undo.push(() => rmdirSync(root));
-  for (const part of ["a", "b", "agent"]) {
+  for (const part of ["a", "b", "agent", "node", "prober"]) {
     const dir = join(root, part);
     mkdirSync(dir);
     undo.push(() => removeCgroup(dir));

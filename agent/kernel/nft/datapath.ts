@@ -5,6 +5,7 @@
  * Rules stay when the agent ends: they lead to ports where then nobody listens, so connections are
  * refused. How it differs from eBPF stands in docs/operations.md.
  */
+import { MeshError } from "#core/errors.ts";
 import { type IpAddress, isIpv4, isLoopback, parseIp, type SocketAddress } from "#core/ip.ts";
 import {
   bindTransparent,
@@ -18,6 +19,7 @@ import { checkPod } from "../check-pod.ts";
 import type { CapturedPod, Datapath, FixedSockets, ListenerRole, PodCapture } from "../datapath.ts";
 import { DNS_COUNTERS } from "../dns-layout.ts";
 import { COUNTERS, HBONE_PORT, OUT_PORT } from "../layout.ts";
+import { PROBE_COUNTERS, STRICT_COUNTERS } from "../probe-layout.ts";
 import { removeAll, writeCapture, writeReplyRoutes } from "./commands.ts";
 import { PodRecords } from "./records.ts";
 import { AGENT_MARK, IN_PORT } from "./rules.ts";
@@ -58,6 +60,11 @@ class NftDatapath implements Datapath {
 
   enrol(pod: CapturedPod): PodCapture {
     const { uid, netns } = pod;
+    // Probes are then connections like others, which fails closed; this would fail open.
+    if (pod.strictEgress !== undefined) {
+      const reason = "strict egress needs eBPF, which this node's agent does without";
+      throw new MeshError("REQUEST_REFUSED", `Cannot enrol pod "${uid}": ${reason}`);
+    }
     const holderOf = (cookie: bigint) =>
       this.#records.uids().find((each) => this.#records.read(each)?.cookie === cookie);
     const cookie = checkPod(pod, holderOf);
@@ -111,6 +118,14 @@ class NftDatapath implements Datapath {
 
   dnsCounters(): ReturnType<Datapath["dnsCounters"]> {
     return zeros(DNS_COUNTERS);
+  }
+
+  guardCounters(): ReturnType<Datapath["guardCounters"]> {
+    return zeros([...PROBE_COUNTERS, ...STRICT_COUNTERS]);
+  }
+
+  refreshProbes(): boolean {
+    return false;
   }
 
   close(): void {
