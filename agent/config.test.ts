@@ -29,6 +29,7 @@ describe("readConfig()", () => {
     assert.deepEqual(config.statsAddress, { ip: "::", port: 15_020 });
     assert.equal(config.drainLimitMs, 5_000);
     assert.equal(config.certificateTtlMs, 86_400_000);
+    assert.deepEqual(config.dns, { capture: true, forwardTimeoutMs: 5_000 });
   });
 
   it("reports all mistakes together", () => {
@@ -88,6 +89,11 @@ describe("readConfig()", () => {
     assert.deepEqual(mistakesOf({ ...REQUIRED, AQUIFER_CGROUP_ROOT: "/sys/fs/cgroup/n1" }), [
       "AQUIFER_CGROUP_ROOT needs an AQUIFER_PIN_DIR of its own",
     ]);
+  });
+
+  it("answers no DNS queries where it is told so", () => {
+    const env = { ...REQUIRED, ISTIO_META_DNS_CAPTURE: "false", DNS_FORWARD_TIMEOUT: "2s" };
+    assert.deepEqual(readConfig(env).dns, { capture: false, forwardTimeoutMs: 2_000 });
   });
 
   it("hands metadata and headers on", () => {

@@ -50,6 +50,10 @@ function createSources() {
 const linesOf = (text: string, name: string) =>
   text.split("\n").filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
 
+const dnsLabels = (service: string) =>
+  'request_query_type="AAAA",request_protocol="udp",' +
+  `source_canonical_service="${service}",source_canonical_revision="unknown"`;
+
 describe("metrics", () => {
   it("name traffic as Istio does, labels in its order, unknown where nothing is known", async () => {
     const { traffic, metrics } = createSources();
@@ -88,6 +92,9 @@ describe("metrics", () => {
     metrics.xdsMessage("type.googleapis.com/istio.workload.Address", 100);
     metrics.xdsTerminated("Reconnect");
     metrics.podStarted();
+    const dns = { queryType: "AAAA", protocol: "udp", client: undefined } as const;
+    metrics.dnsRequest(dns);
+    metrics.dnsUpstreamRequest({ ...dns, client: facts.source }, false, 250);
     const text = await metrics.text();
     for (const line of [
       'istio_build{component="aquifer-agent",tag="1.2.3"} 1',
@@ -101,6 +108,12 @@ describe("metrics", () => {
       'istio_tcp_sockets_open{reporter="source"} 0',
       'aquifer_tunnel_engine{kind="node"} 1',
       'aquifer_datapath_events_total{event="captured"} 7',
+      'aquifer_datapath_dns_events_total{event="answered"} 8',
+      `istio_dns_requests_total{${dnsLabels("unknown")}} 1`,
+      `istio_dns_upstream_requests_total{${dnsLabels("pod")}} 1`,
+      `istio_dns_upstream_failures_total{${dnsLabels("pod")}} 1`,
+      `istio_dns_upstream_request_duration_seconds_bucket{le="0.1",${dnsLabels("pod")}} 0`,
+      `istio_dns_upstream_request_duration_seconds_bucket{le="1",${dnsLabels("pod")}} 1`,
       "aquifer_outbound_sessions 4",
       "aquifer_policies_unknown 1",
       "aquifer_closed_by_policy_total 4",
