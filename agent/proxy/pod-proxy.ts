@@ -3,9 +3,10 @@ import { randomUUID } from "node:crypto";
 import type { IpAddress, SocketAddress } from "#core/ip.ts";
 import { isIpv4 } from "#core/ip.ts";
 import type { Listener, TunnelEngine } from "#wire/hbone/engine.ts";
-import type { Listeners } from "../kernel/datapath.ts";
+import type { FixedSockets, ListenerRole, Listeners } from "../kernel/datapath.ts";
 import type { StoredPod } from "../workload/pod-store.ts";
 import type { PodPlace, PodSocketOptions, ProxyContext } from "./context.ts";
+import { listenerPlace, unboundForClient, withDialledEnd } from "./fixed-sockets.ts";
 import { acceptPlaintext, tunnelListenerOptions } from "./inbound.ts";
 import { acceptOutbound } from "./outbound.ts";
 import {
@@ -32,6 +33,8 @@ export interface PodDatapath<Netns> {
     readonly addresses: readonly IpAddress[];
     readonly id: number;
   }): DnsCapturing & { setListeners(listeners: Listeners): void; unblock(): void };
+  /** Undefined where listeners may be anywhere. */
+  readonly fixedSockets?: FixedSockets | undefined;
   originalDestination(fd: number): SocketAddress | undefined;
   markAgentSocket(fd: number, showClient?: SocketAddress): void;
 }
@@ -52,8 +55,6 @@ export interface PodProxyOptions<Netns> {
 
 /** As many as a burst of a pod's clients may need; the kernel cuts it to its own limit. */
 const BACKLOG = 4096;
-
-const LOOPBACK = { ipv4: "127.0.0.1" as IpAddress, ipv6: "::1" as IpAddress } as const;
 
 /** @see openPodProxy() */
 export class PodProxy {
@@ -164,7 +165,8 @@ function placeOf<Netns extends PodNetns>(
     addresses,
     instance: randomUUID(),
     originalDestination: (fd) => options.datapath.originalDestination(fd),
-    openSocket: ({ family, bind, showClient }: PodSocketOptions) => {
+    openSocket: (wanted: PodSocketOptions) => {
+      const { family, bind, showClient } = unboundForClient(options.datapath.fixedSockets, wanted);
       const fd = netns.openSocket(bind === undefined ? { family } : { family, bind });
       return markOrClose(options, fd, showClient);
     },
@@ -174,25 +176,31 @@ function placeOf<Netns extends PodNetns>(
 
 /** Opens the listeners of each family that the pod has an address of. */
 function listenFor<Netns>(
-  { context, ipv6: isIpv6On }: PodProxyOptions<Netns>,
+  { context, datapath: { fixedSockets }, ipv6: isIpv6On }: PodProxyOptions<Netns>,
   place: PodPlace,
   netns: PodNetns,
   engine: TunnelEngine,
   opened: Listener[],
 ): Listeners {
-  const open = (family: "ipv4" | "ipv6", serve: (fd: number) => Listener): number => {
-    const fd = netns.listen({ ip: LOOPBACK[family], port: 0, backlog: BACKLOG });
+  type Serve = (fd: number) => Listener;
+  const open = (role: ListenerRole, family: "ipv4" | "ipv6", serve: Serve): number => {
+    const { ip, port } = listenerPlace(fixedSockets, role, family);
+    const fd = netns.listen({ ip, port, backlog: BACKLOG });
     opened.push(serve(fd));
     return fd;
   };
   const openAll = (family: "ipv4" | "ipv6") => ({
-    outbound: open(family, (fd) =>
+    outbound: open("outbound", family, (fd) =>
       engine.listenPlain(fd, (connection) => acceptOutbound(context, place, connection)),
     ),
-    inbound: open(family, (fd) =>
-      engine.listenPlain(fd, (connection) => acceptPlaintext(context, place, connection)),
+    inbound: open("inbound", family, (fd) =>
+      engine.listenPlain(fd, (connection) =>
+        acceptPlaintext(context, place, withDialledEnd(fixedSockets, connection)),
+      ),
     ),
-    hbone: open(family, (fd) => engine.listenTunnel(fd, tunnelListenerOptions(context, place))),
+    hbone: open("hbone", family, (fd) =>
+      engine.listenTunnel(fd, tunnelListenerOptions(context, place)),
+    ),
   });
   const ipv4 = place.addresses.some(isIpv4) ? openAll("ipv4") : undefined;
   const hasIpv6 = isIpv6On && !place.addresses.every(isIpv4);
