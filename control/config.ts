@@ -1,5 +1,6 @@
 import { EnvReader, parseDurationMs, parseNonEmpty } from "#core/env.ts";
 import { parseIp, parseSocketAddress, type SocketAddress } from "#core/ip.ts";
+import type { SameNode } from "#core/service/workload.ts";
 import { LEVELS, type LogSettings } from "./log.ts";
 
 /** Everything control is told from outside. Read once, in main.ts, and passed down from there. */
@@ -16,6 +17,8 @@ export interface ControlConfig {
   readonly serverNames: readonly string[];
   readonly trustDomain: string;
   readonly clusterId: string;
+  /** How pods of one node talk where neither they nor their namespaces say otherwise. */
+  readonly sameNode: SameNode;
   /** A policy in this namespace holds in all of them. */
   readonly rootNamespace: string;
   /** Undefined where the label of the root namespace says it, or nobody does. */
@@ -48,6 +51,7 @@ export function readConfig(env: Environment): ControlConfig {
     trustDomain: read.optional("TRUST_DOMAIN", "cluster.local", parseTrustDomain),
     clusterId: read.optional("CLUSTER_ID", "Kubernetes", parseClusterId),
     rootNamespace: read.optional("ROOT_NAMESPACE", "istio-system", parseNamespace),
+    sameNode: read.optional("AQUIFER_SAME_NODE", "encrypted", parseSameNode),
     network: read.optional("NETWORK", undefined, parseNetwork),
     log: {
       format: read.optional("LOG_FORMAT", "plain", parseLogFormat),
@@ -128,6 +132,11 @@ function parseClusterId(text: string): string {
 function parseNetwork(text: string): string {
   if (/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/.test(text)) return text;
   throw new SyntaxError('expected letters, digits, ".", "_" and "-"');
+}
+
+function parseSameNode(text: string): SameNode {
+  if (text === "direct" || text === "encrypted") return text;
+  throw new SyntaxError('expected "direct" or "encrypted"');
 }
 
 function parseNodeName(text: string): string {

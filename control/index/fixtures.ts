@@ -12,6 +12,7 @@ export const SETTINGS = {
   clusterId: "Kubernetes",
   trustDomain: "cluster.local",
   rootNamespace: "istio-system",
+  sameNode: "encrypted" as const,
   network: undefined,
 };
 

@@ -4,6 +4,7 @@ import type {
   Locality,
   PolicyKey,
   PortMap,
+  SameNode,
   ServiceKey,
   Workload,
   WorkloadUid,
@@ -12,6 +13,7 @@ import { selects } from "../resources/metadata.ts";
 import type {
   EndpointSliceObject,
   Labels,
+  NamespaceObject,
   Placed,
   PodObject,
   ServiceObject,
@@ -25,6 +27,7 @@ import { keyOfService } from "./services.ts";
 import type { IndexSettings } from "./settings.ts";
 
 const NOWHERE: Locality = { region: "", zone: "", subzone: "" };
+const SAME_NODE_ANNOTATION = "aquifer.mesh/same-node";
 const NETWORK_LABEL = "topology.istio.io/network";
 
 export interface WorkloadInputs {
@@ -50,6 +53,9 @@ export function buildWorkloads(inputs: WorkloadInputs, memo: Memo<Workload>): Bu
     const pod = placed.object;
     if (pod.isTerminal || pod.addresses.length === 0) continue;
     const workload = podWorkload(pod, memberships.of(pod), inputs, memo);
+    if (isUnknownSameNode(pod.annotations.get(SAME_NODE_ANNOTATION))) {
+      problems.push(sameNodeProblem(placed));
+    }
     workloads.set(workload.uid, workload);
     if (pod.hostNetwork) continue;
     for (const address of pod.addresses) {
@@ -57,6 +63,10 @@ export function buildWorkloads(inputs: WorkloadInputs, memo: Memo<Workload>): Bu
       if (other) problems.push(rivalProblem(placed, address, other));
       else addresses.set(address, placed);
     }
+  }
+  for (const namespace of inputs.objects.Namespace.values()) {
+    const text = namespace.object.annotations.get(SAME_NODE_ANNOTATION);
+    if (isUnknownSameNode(text)) problems.push(sameNodeProblem(namespace));
   }
   for (const { object: slice } of inputs.objects.EndpointSlice.values()) {
     const service = inputs.objects.Service.get(`${slice.namespace}/${slice.service}`)?.object;
@@ -70,6 +80,33 @@ export function buildWorkloads(inputs: WorkloadInputs, memo: Memo<Workload>): Bu
     }
   }
   return { workloads, problems };
+}
+
+/** The pod's word, else its namespace's, else the mesh's. One that is not known is no consent. */
+function sameNodeOf(pod: PodObject, { objects, settings }: WorkloadInputs): SameNode {
+  const ofNamespace = objects.Namespace.get(`/${pod.namespace}`)?.object.annotations;
+  const text =
+    pod.annotations.get(SAME_NODE_ANNOTATION) ??
+    ofNamespace?.get(SAME_NODE_ANNOTATION) ??
+    settings.sameNode;
+  return text === "direct" ? "direct" : "encrypted";
+}
+
+function isUnknownSameNode(text: string | undefined): boolean {
+  return text !== undefined && text !== "direct" && text !== "encrypted";
+}
+
+function sameNodeProblem(placed: Placed<PodObject | NamespaceObject>): Problem {
+  const path = ["metadata", "annotations", SAME_NODE_ANNOTATION];
+  const { object, origin } = placed;
+  const text = object.annotations.get(SAME_NODE_ANNOTATION);
+  return {
+    origin: { file: origin.file, line: placed.lineOf(path) },
+    object: formatId({ group: "", ...object }),
+    field: `metadata.annotations["${SAME_NODE_ANNOTATION}"]`,
+    reason: `expected "direct" or "encrypted", found "${text}"; taken for "encrypted"`,
+    effect: "partly",
+  };
 }
 
 function rivalProblem(
@@ -138,9 +175,11 @@ function podWorkload(
   const { clusterId } = inputs.settings;
   const uid = `${clusterId}//Pod/${pod.namespace}/${pod.name}` as WorkloadUid;
   const policies = inputs.policiesFor(pod.namespace, pod.labels);
+  const sameNode = sameNodeOf(pod, inputs);
   const locality = inputs.objects.Node.get(`/${pod.node}`)?.object.locality ?? NOWHERE;
   const dependencies = [
     pod,
+    sameNode,
     locality,
     inputs.network,
     policies.join(),
@@ -164,6 +203,7 @@ function podWorkload(
     policies,
     services: servicesOf(pod, memberships),
     locality,
+    sameNode,
   }));
 }
 
@@ -209,6 +249,7 @@ function endpointWorkload(
 function workloadBase({ settings }: WorkloadInputs) {
   return {
     hostname: "",
+    sameNode: "encrypted",
     trustDomain: settings.trustDomain,
     clusterId: settings.clusterId,
     waypoint: undefined,

@@ -30,6 +30,7 @@ export function workloadForTest(name: string, changes: Partial<Workload> = {}): 
     networkGateway: undefined,
     applicationTunnel: undefined,
     locality: { region: "", zone: "", subzone: "" },
+    sameNode: "encrypted",
     capacity: 1,
     ...changes,
   };

@@ -30,6 +30,9 @@ export interface Locality {
   readonly subzone: string;
 }
 
+/** How two workloads of one node talk: as plain TCP that the kernel vouches for, or in a tunnel. */
+export type SameNode = "direct" | "encrypted";
+
 /** A workload's port for each port of one service, by the service's port. */
 export type PortMap = ReadonlyMap<number, number>;
 
@@ -66,6 +69,8 @@ export interface Workload {
   readonly networkGateway: GatewayAddress | undefined;
   readonly applicationTunnel: ApplicationTunnel | undefined;
   readonly locality: Locality;
+  /** With peers of its own node; a tunnel where one of the two wants it. */
+  readonly sameNode: SameNode;
   /** Share of the connections it gets, relative to its peers; 1 unless set. */
   readonly capacity: number;
 }

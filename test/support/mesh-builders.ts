@@ -38,6 +38,7 @@ export function workload(changes: Partial<Workload> = {}): Workload {
     networkGateway: undefined,
     applicationTunnel: undefined,
     locality: { region: "", zone: "", subzone: "" },
+    sameNode: "encrypted",
     capacity: 1,
     ...changes,
   };

@@ -7,7 +7,7 @@
  * (decode-policy.ts), since there each of them could be the restriction.
  */
 import { fromBinary } from "@bufbuild/protobuf";
-import { type Any, anyUnpack, DurationSchema } from "@bufbuild/protobuf/wkt";
+import { type Any, anyUnpack, DurationSchema, StringValueSchema } from "@bufbuild/protobuf/wkt";
 import { reasonOf } from "#core/errors.ts";
 import { blockOf, type IpBlock, isIpv4 } from "#core/ip.ts";
 import type { LoadBalancing, Service, ServicePort } from "#core/service/service.ts";
@@ -17,6 +17,7 @@ import {
   identityOf,
   type PolicyKey,
   type PortMap,
+  type SameNode,
   type ServiceKey,
   serviceKeyOf,
   type TunnelProtocol,
@@ -48,6 +49,7 @@ import {
   IP_FAMILIES,
   NETWORK_MODE,
   ROUTING_SCOPE,
+  SAME_NODE_EXTENSION,
   SESSION_AFFINITY_EXTENSION,
   TUNNEL_HEADER,
   TUNNEL_PROTOCOL,
@@ -132,6 +134,7 @@ function readWorkload(message: wire.Workload): Workload {
       zone: message.locality?.zone ?? "",
       subzone: message.locality?.subzone ?? "",
     },
+    sameNode: readSameNode(message.extensions),
     capacity: message.capacity ?? DEFAULT_CAPACITY,
   };
   // Found out here once, instead of on each connection to it.
@@ -269,6 +272,18 @@ function readLoadBalancing(message: wire.LoadBalancing | undefined): LoadBalanci
     mode: word("mode", BALANCING_MODE, message.mode),
     healthPolicy: word("health_policy", HEALTH_POLICY, message.healthPolicy),
   }));
+}
+
+function readSameNode(extensions: readonly wire.Extension[]): SameNode {
+  const extension = extensions.find(({ name }) => name === SAME_NODE_EXTENSION);
+  if (extension === undefined) return "encrypted";
+  const { config } = extension;
+  return inside("extensions", () => {
+    const text = config && parseMessage(() => anyUnpack(config, StringValueSchema));
+    if (text?.value === "direct" || text?.value === "encrypted") return text.value;
+    const found = text === undefined ? "holds no text" : `is "${text.value}"`;
+    return refuse(SAME_NODE_EXTENSION, `${found}, expected "direct" or "encrypted"`);
+  });
 }
 
 // Other extensions than ours are let go: they are meant for whoever knows their name.

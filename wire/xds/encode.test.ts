@@ -89,6 +89,7 @@ const workloads: fc.Arbitrary<Workload> = record({
     record({ protocol: fc.constantFrom("none", "proxy"), port: portOrZero }),
   ),
   locality: record({ region: text, zone: text, subzone: text }),
+  sameNode: fc.constantFrom("direct" as const, "encrypted" as const),
   capacity: uint32,
 });
 

@@ -3,7 +3,7 @@
  * taken apart by name and in full, so that a field which is new in core/ stops the build here.
  */
 import { create, toBinary } from "@bufbuild/protobuf";
-import { anyPack, DurationSchema, EmptySchema } from "@bufbuild/protobuf/wkt";
+import { anyPack, DurationSchema, EmptySchema, StringValueSchema } from "@bufbuild/protobuf/wkt";
 import { type IpBlock, ipToBytes } from "#core/ip.ts";
 import type { Match, Policy, StringMatch } from "#core/policy/policy.ts";
 import type { LoadBalancing, NetworkAddress, Service } from "#core/service/service.ts";
@@ -22,6 +22,7 @@ import {
   POLICY_ACTION,
   POLICY_SCOPE,
   ROUTING_SCOPE,
+  SAME_NODE_EXTENSION,
   SESSION_AFFINITY_EXTENSION,
   TUNNEL_HEADER,
   TUNNEL_PROTOCOL,
@@ -53,7 +54,7 @@ export function encodeWorkload(workload: Workload): wire.Workload {
   const { canonicalName, canonicalRevision, workloadName, nativeTunnel, ...others } = rest;
   const { addresses, policies, services, locality, capacity, ...words } = others;
   const { tunnelProtocol, workloadType, healthy, hostNetwork, trustDomain, ...last } = words;
-  const { clusterId, waypoint, networkGateway, applicationTunnel, ...nothing } = last;
+  const { clusterId, waypoint, networkGateway, applicationTunnel, sameNode, ...nothing } = last;
   return create(wire.WorkloadSchema, {
     ...(nothing satisfies Nothing),
     uid,
@@ -84,6 +85,7 @@ export function encodeWorkload(workload: Workload): wire.Workload {
       port: applicationTunnel.port,
     },
     locality: Object.values(locality).every((text) => text === "") ? undefined : locality,
+    extensions: sameNode === "encrypted" ? [] : [encodeSameNode(sameNode)],
   });
 }
 
@@ -184,6 +186,11 @@ function encodeLoadBalancing({ routingPreference, mode, healthPolicy }: LoadBala
     mode: BALANCING_MODE.numberOf[mode],
     healthPolicy: HEALTH_POLICY.numberOf[healthPolicy],
   });
+}
+
+function encodeSameNode(value: string) {
+  const text = create(StringValueSchema, { value });
+  return { name: SAME_NODE_EXTENSION, config: anyPack(StringValueSchema, text) };
 }
 
 function encodeSessionAffinity(durationMs: number) {

@@ -101,6 +101,12 @@ export const DEFAULT_CAPACITY = 1;
 /** Our extension of `Service`: a google.protobuf.Duration, how long a client keeps its endpoint. */
 export const SESSION_AFFINITY_EXTENSION = "aquifer.mesh/session-affinity";
 
+/**
+ * Our extension of `Workload`: a google.protobuf.StringValue, "direct" or "encrypted". A server that
+ * does not know it has not agreed to anything but tunnels.
+ */
+export const SAME_NODE_EXTENSION = "aquifer.mesh/same-node";
+
 function vocabulary<Word extends string>(numberOf: Readonly<Record<Word, number>>) {
   // Object.entries() forgets that the keys of a Record are its words.
   const entries = Object.entries(numberOf) as [Word, number][];
