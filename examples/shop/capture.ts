@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { DIES_WITH_US } from "./runtime.ts";
 
 export interface Segment {
   readonly sourcePort: number;
@@ -20,8 +21,10 @@ export class Capture {
 
   /** Begins to write the TCP packets of a network namespace to `path`. */
   static async start(netns: string, path: string): Promise<Capture> {
-    const command = ["netns", "exec", netns, "tcpdump", "-i", "any", "-U", "-s", "0", "-w", path];
-    const child = spawn("ip", [...command, "tcp"], { stdio: ["ignore", "ignore", "pipe"] });
+    const enter = ["nsenter", `--net=/run/netns/${netns}`];
+    const tcpdump = ["tcpdump", "-i", "any", "-U", "-s", "0", "-w", path, "tcp"];
+    const command = [...DIES_WITH_US, ...enter, ...tcpdump];
+    const child = spawn("setpriv", command, { stdio: ["ignore", "ignore", "pipe"] });
     const failed = once(child, "exit").then(([code]) => {
       throw new Error(`Cannot capture packets in "${netns}": tcpdump exited with ${code}`);
     });
@@ -32,13 +35,16 @@ export class Capture {
     return new Capture(child, path);
   }
 
-  /** Ends it, and reads what it wrote. */
-  async stop(): Promise<readonly Segment[]> {
-    if (this.#process.exitCode === null) {
-      const exited = once(this.#process, "exit");
-      this.#process.kill("SIGINT");
-      await exited;
-    }
+  /** Ends it. Safe to call twice. */
+  async stop(): Promise<void> {
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
+    const exited = once(this.#process, "exit");
+    this.#process.kill("SIGINT");
+    await exited;
+  }
+
+  /** What it has written, once it is stopped. */
+  async segments(): Promise<readonly Segment[]> {
     return readSegments(await readFile(this.#path));
   }
 }

@@ -116,10 +116,11 @@ async function podLog(status: LocalStatus, name: string, sinceMs = 0): Promise<r
 }
 
 async function gather(demo: Demo, status: LocalStatus, capture: Capture): Promise<Evidence> {
+  await capture.stop();
   const cart = status.pods.filter(({ labels }) => labels["app"] === "cart");
   return {
     records: demo.records,
-    segments: await capture.stop(),
+    segments: await capture.segments(),
     paymentsLog: await podLog(status, "bank/payments"),
     thiefLog: await podLog(status, "shop/thief"),
     prowlerLog: await podLog(status, "street/prowler"),
@@ -139,17 +140,18 @@ function printClaims(claims: readonly Claim[]): boolean {
 }
 
 /** The whole demo, once, with all checks. @returns whether every claim holds */
-async function once(): Promise<boolean> {
+async function once(runtime: Runtime, abort: AbortSignal): Promise<boolean> {
   const folder = await mkdtemp(join(tmpdir(), "aquifer-shop-"));
-  const runtime = Runtime.start(NAME, NODES);
-  const abort = abortOnSignals();
+  let capture: Capture | undefined;
   try {
     const demo = new Demo(runtime);
+    // From the first moment, so that the handshakes of the tunnels are in it.
+    const { fabric } = await runtime.answering();
+    capture = await Capture.start(fabric.netns, join(folder, "between-nodes.pcap"));
     const status = await demo.ready();
-    const capture = await Capture.start(status.fabric.netns, join(folder, "between-nodes.pcap"));
-    const limit = AbortSignal.any([abort, AbortSignal.timeout(ONCE_MS)]);
     process.stdout.write(`The shop is open; watching it for ${ONCE_MS / 1_000} s.\n`);
-    await demo.watch(limit);
+    await demo.watch(AbortSignal.any([abort, AbortSignal.timeout(ONCE_MS)]));
+    if (abort.aborted) throw new Error("interrupted");
     const claims = judge(await gather(demo, status, capture));
     process.stdout.write(`\n${demo.table()}\n\n`);
     const code = await runtime.stop();
@@ -161,32 +163,40 @@ async function once(): Promise<boolean> {
     };
     return printClaims([...claims, cleanUp]);
   } finally {
-    await runtime.stop();
+    await capture?.stop();
     await rm(folder, { recursive: true, force: true });
   }
 }
 
 /** The live view, until Ctrl-C. */
-async function live(): Promise<boolean> {
-  const runtime = Runtime.start(NAME, NODES);
-  const abort = abortOnSignals();
-  try {
-    const demo = new Demo(runtime);
-    await demo.ready();
-    await demo.watch(abort);
-    process.stdout.write(`\n${demo.table()}\n`);
-  } finally {
-    await runtime.stop();
-  }
+async function live(runtime: Runtime, abort: AbortSignal): Promise<boolean> {
+  const demo = new Demo(runtime);
+  await demo.ready();
+  await demo.watch(abort);
+  process.stdout.write(`\n${demo.table()}\n`);
   return true;
 }
 
-function abortOnSignals(): AbortSignal {
+/** Aborted by Ctrl-C, and when whoever started the demo (npm) has been killed. */
+function endSignal(): AbortSignal {
   const controller = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => controller.abort());
   }
+  const parent = process.ppid;
+  setInterval(() => process.ppid === parent || controller.abort(), REFRESH_MS).unref();
   return controller.signal;
+}
+
+async function main(show: typeof once | typeof live): Promise<boolean> {
+  const abort = endSignal();
+  await Runtime.awaitEarlier(NAME);
+  const runtime = Runtime.start(NAME, NODES, abort);
+  try {
+    return await show(runtime, abort);
+  } finally {
+    await runtime.stop();
+  }
 }
 
 try {
@@ -194,7 +204,7 @@ try {
     options: { once: { type: "boolean" }, help: { type: "boolean" } },
   });
   if (values.help) process.stdout.write(USAGE);
-  else process.exitCode = (await (values.once ? once() : live())) ? 0 : 1;
+  else process.exitCode = (await main(values.once ? once : live)) ? 0 : 1;
 } catch (error) {
   process.stderr.write(`Cannot run the demo: ${reasonOf(error)}\n`);
   process.exitCode = 1;
