@@ -22,7 +22,8 @@ export class Capture {
   /** Begins to write the TCP packets of a network namespace to `path`. */
   static async start(netns: string, path: string): Promise<Capture> {
     const enter = ["nsenter", `--net=/run/netns/${netns}`];
-    const tcpdump = ["tcpdump", "-i", "any", "-U", "-s", "0", "-w", path, "tcp"];
+    // As root (-Z): a process that changes its user does not get the signal.
+    const tcpdump = ["tcpdump", "-Z", "root", "-i", "any", "-U", "-s", "0", "-w", path, "tcp"];
     const command = [...DIES_WITH_US, ...enter, ...tcpdump];
     const child = spawn("setpriv", command, { stdio: ["ignore", "ignore", "pipe"] });
     const failed = once(child, "exit").then(([code]) => {
