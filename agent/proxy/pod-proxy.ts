@@ -4,6 +4,7 @@ import type { IpAddress, SocketAddress } from "#core/ip.ts";
 import { isIpv4 } from "#core/ip.ts";
 import type { Listener, TunnelEngine } from "#wire/hbone/engine.ts";
 import type { FixedSockets, ListenerRole, Listeners } from "../kernel/datapath.ts";
+import type { StrictEgress } from "../kernel/strict-egress.ts";
 import type { StoredPod } from "../workload/pod-store.ts";
 import type { PodPlace, PodSocketOptions, ProxyContext } from "./context.ts";
 import { listenerPlace, unboundForClient, withDialledEnd } from "./fixed-sockets.ts";
@@ -32,6 +33,8 @@ export interface PodDatapath<Netns> {
     readonly netns: Netns;
     readonly addresses: readonly IpAddress[];
     readonly id: number;
+    readonly probePorts?: readonly number[] | undefined;
+    readonly strictEgress?: StrictEgress | undefined;
   }): DnsCapturing & { setListeners(listeners: Listeners): void; unblock(): void };
   /** Undefined where listeners may be anywhere. */
   readonly fixedSockets?: FixedSockets | undefined;
@@ -106,8 +109,10 @@ export function openPodProxy<Netns extends PodNetns>(
   const engine = options.createEngine();
   let dns: PodDns | undefined;
   try {
-    const { uid, addresses, id } = pod;
-    const capture = options.datapath.enrol({ uid, netns, addresses, id });
+    const { uid, addresses, id, probePorts } = pod;
+    const strictEgress = strictEgressOf(pod);
+    const facts = { uid, netns, addresses, id, probePorts, strictEgress };
+    const capture = options.datapath.enrol(facts);
     const place = placeOf(options, pod, netns, (server) => dns?.overTcp(server));
     const listeners: Listener[] = [];
     const slots = listenFor(options, place, netns, engine, listeners);
@@ -134,6 +139,10 @@ function dnsFor<Netns extends PodNetns>(
   }
   const mark = (fd: number) => markOrClose(options, fd, undefined);
   return openPodDns(dns, pod, { ...parts, context, ipv6, mark });
+}
+
+function strictEgressOf({ strictEgress, dns }: StoredPod): StrictEgress | undefined {
+  return strictEgress && { ...strictEgress, nameservers: dns?.nameservers ?? [] };
 }
 
 function markOrClose<Netns>(

@@ -142,7 +142,9 @@ function isSamePod(left: StoredPod, right: StoredPod): boolean {
     left.namespace === right.namespace &&
     left.serviceAccount === right.serviceAccount &&
     left.addresses.join() === right.addresses.join() &&
-    isDeepStrictEqual(left.dns, right.dns)
+    isDeepStrictEqual(left.dns, right.dns) &&
+    isDeepStrictEqual(left.probePorts, right.probePorts) &&
+    isDeepStrictEqual(left.strictEgress, right.strictEgress)
   );
 }
 

@@ -16,7 +16,7 @@ import {
 import { join } from "node:path";
 import { MeshError } from "#core/errors.ts";
 import { parseIp } from "#core/ip.ts";
-import { type Pod, parsePodDns, parsePodUid } from "./pod.ts";
+import { type Pod, parseOptional, parsePodUid } from "./pod.ts";
 
 export interface StoredPod extends Pod {
   /** Of the network namespace that was captured; a path may lead to another one by now. */
@@ -93,7 +93,7 @@ function parseFile(path: string, text: string): { bootId: string; pods: readonly
 }
 
 function parseStoredPod(value: unknown): StoredPod {
-  const { uid, name, namespace, serviceAccount, addresses, netns, netnsCookie, id, dns } =
+  const { uid, name, namespace, serviceAccount, addresses, netns, netnsCookie, id, ...rest } =
     // Each field is checked below.
     value as Record<keyof StoredPod, unknown>;
   const texts = [uid, name, namespace, serviceAccount, netns, netnsCookie];
@@ -110,7 +110,7 @@ function parseStoredPod(value: unknown): StoredPod {
     netns: String(netns),
     netnsCookie: BigInt(String(netnsCookie)),
     id,
-    ...(dns === undefined ? {} : { dns: parsePodDns(dns, refuseStored) }),
+    ...parseOptional(rest, refuseStored),
   };
 }
 

@@ -1,6 +1,7 @@
 import type { Brand } from "#core/brand.ts";
 import { MeshError } from "#core/errors.ts";
 import { type IpAddress, isIpv4, parseIp } from "#core/ip.ts";
+import { type PodStrictEgress, parseProbePorts, parseStrictEgress } from "./pod-guard.ts";
 
 /** Kubernetes' uid of a pod: a new pod of the same name has another. */
 export type PodUid = Brand<string, "PodUid">;
@@ -17,6 +18,10 @@ export interface Pod {
   readonly netns: string;
   /** What whoever made the pod says of its name resolution. */
   readonly dns?: PodDnsSettings;
+  /** Those on which the node's prober reaches the pod, whatever its policies say. */
+  readonly probePorts?: readonly number[];
+  /** Absent: what the pod sends past the capture is left alone. */
+  readonly strictEgress?: PodStrictEgress;
 }
 
 /** Each is optional: what is absent is as the kubelet would have it by default. */
@@ -35,7 +40,10 @@ const UID = /^[A-Za-z0-9_-]{1,64}$/;
 /** Names of Kubernetes objects (RFC 1123 subdomain), which also stand in identities and logs. */
 const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
-const KNOWN_FIELDS = ["name", "namespace", "serviceAccount", "addresses", "netns", "pid", "dns"];
+const KNOWN_FIELDS = [
+  ...["name", "namespace", "serviceAccount", "addresses", "netns", "pid"],
+  ...["dns", "probePorts", "strictEgress"],
+];
 const KNOWN_DNS_FIELDS = ["capture", "searchDomains", "nameservers"];
 
 /** resolv.conf(5) of glibc has six search domains and 256 characters, newer ones more; three servers. */
@@ -80,12 +88,24 @@ export function parsePod(uid: PodUid, body: unknown): Pod {
     serviceAccount: nameIn("serviceAccount"),
     addresses: parseAddresses(fields.addresses, refuse),
     netns: parseNetns(fields.netns, fields.pid, refuse),
-    ...(fields.dns === undefined ? {} : { dns: parsePodDns(fields.dns, refuse) }),
+    ...parseOptional(fields, refuse),
+  };
+}
+
+/** Those of a pod's fields that may be absent. */
+export function parseOptional(
+  { dns, probePorts, strictEgress }: Readonly<Record<string, unknown>>,
+  refuse: (reason: string) => never,
+): Pick<Pod, "dns" | "probePorts" | "strictEgress"> {
+  return {
+    ...(dns !== undefined && { dns: parsePodDns(dns, refuse) }),
+    ...(probePorts !== undefined && { probePorts: parseProbePorts(probePorts, refuse) }),
+    ...(strictEgress !== undefined && { strictEgress: parseStrictEgress(strictEgress, refuse) }),
   };
 }
 
 /** @param refuse  is told why the value cannot be */
-export function parsePodDns(value: unknown, refuse: (reason: string) => never): PodDnsSettings {
+function parsePodDns(value: unknown, refuse: (reason: string) => never): PodDnsSettings {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     return refuse('"dns" is no object');
   }
