@@ -6,6 +6,7 @@ import {
   parseNonEmpty,
 } from "#core/env.ts";
 import { parseIp, parseSocketAddress, type SocketAddress } from "#core/ip.ts";
+import type { WantedRung } from "./kernel/rung.ts";
 import { type LogSettings, parseLogLevels } from "./log.ts";
 
 /** Everything the agent is told from outside. Read once, in main.ts, and passed down from there. */
@@ -32,6 +33,7 @@ export interface AgentConfig {
   /** Undefined for the root of the cgroup2 tree. */
   readonly cgroupRoot: string | undefined;
   readonly pinDir: string;
+  readonly rung: WantedRung;
   readonly adminAddress: SocketAddress;
   readonly statsAddress: SocketAddress;
   readonly readinessAddress: SocketAddress;
@@ -126,6 +128,7 @@ export function readConfig(env: Environment): AgentConfig {
     stateDir: read.optional("AQUIFER_STATE_DIR", "/var/lib/aquifer/agent", parseNonEmpty),
     cgroupRoot: read.optional("AQUIFER_CGROUP_ROOT", undefined, parseNonEmpty),
     pinDir: read.optional("AQUIFER_PIN_DIR", "/sys/fs/bpf/aquifer/v1", parseNonEmpty),
+    rung: read.optional("AQUIFER_DATAPATH", "auto", parseRung),
     adminAddress: readAddress(read, "AQUIFER_ADMIN_ADDRESS", "127.0.0.1:15000"),
     statsAddress: readAddress(read, "AQUIFER_STATS_ADDRESS", "[::]:15020"),
     readinessAddress: readAddress(read, "AQUIFER_READINESS_ADDRESS", "[::]:15021"),
@@ -259,6 +262,14 @@ function parseRootSource(text: string): RootSource {
 function parseToken(text: string): TokenSource {
   const isToken = !text.includes("/") && text.split(".").length === 3;
   return isToken ? { kind: "text", text } : { kind: "file", path: parseNonEmpty(text) };
+}
+
+const RUNGS_WANTED: readonly WantedRung[] = ["auto", "ebpf", "nftables"];
+
+function parseRung(text: string): WantedRung {
+  const found = RUNGS_WANTED.find((each) => each === text);
+  if (found === undefined) throw new SyntaxError('expected "auto", "ebpf" or "nftables"');
+  return found;
 }
 
 function parseLogFormat(text: string): LogSettings["format"] {

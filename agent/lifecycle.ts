@@ -4,10 +4,10 @@
  * Pods of the last run are brought back before anything is asked of control: whoever connects to
  * them, or from them, is refused until then.
  */
-import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { MeshError, reasonOf } from "#core/errors.ts";
+import { reasonOf } from "#core/errors.ts";
 import type { Netns } from "#native/kernel/index.ts";
 import { type CertificateClient, createCertificateClient } from "#wire/ca/client.ts";
 import { createCsr } from "#wire/ca/csr.ts";
@@ -20,7 +20,9 @@ import type { AgentConfig } from "./config.ts";
 import { controlEndpoint } from "./control-endpoint.ts";
 import { CertificateStore } from "./identity/certificate-store.ts";
 import { WantedIdentities } from "./identity/wanted.ts";
-import { type Datapath, openDatapath } from "./kernel/datapath.ts";
+import { cgroup2Mount } from "./kernel/cgroup.ts";
+import type { Datapath } from "./kernel/datapath.ts";
+import { openRung } from "./kernel/rung.ts";
 import { formatLogLevels, type Loggers } from "./log.ts";
 import { type AgentMetrics, createMetrics } from "./metrics.ts";
 import type { DnsEvents } from "./proxy/dns-server.ts";
@@ -33,6 +35,7 @@ import { createKernelHost } from "./workload/kernel-host.ts";
 import { type LocalApi, serveLocalApi } from "./workload/local-api.ts";
 import type { Pod } from "./workload/pod.ts";
 import { createPodStore, readBootId } from "./workload/pod-store.ts";
+import { watchProbes } from "./workload/probe-watch.ts";
 
 export interface Agent {
   /** Lets connections end within the drain limit. Captures stay: new ones are refused. */
@@ -72,8 +75,13 @@ export async function startAgent(
   let admin: AdminServers | undefined;
   let discovery: DiscoveryClient | undefined;
   let api: LocalApi | undefined;
+  const stopProbes =
+    config.probeCgroup === undefined
+      ? undefined
+      : watchProbes(parts.datapath, SYSTEM_TIMERS, loggers.for("enrolment"));
   const stop = async () => {
     parts.progress.isStopping = true;
+    stopProbes?.();
     await api?.close();
     await parts.pods.close(config.drainLimitMs);
     await discovery?.stop();
@@ -99,11 +107,7 @@ export async function startAgent(
 
 function createParts(config: AgentConfig, loggers: Loggers): Parts {
   const store = createPodStore(config.stateDir, readBootId());
-  const datapath = openDatapath({
-    pinDir: config.pinDir,
-    cgroupRoot: config.cgroupRoot ?? cgroup2Mount(),
-    objectDir: fileURLToPath(new URL("../build/bpf", import.meta.url)),
-  });
+  const datapath = openDatapathOf(config, loggers);
   const authority = createCertificateClient(controlEndpoint(config.ca, config));
   const certificates = new CertificateStore({
     request: (request, signal) => authority.request(request, signal),
@@ -127,7 +131,7 @@ function createParts(config: AgentConfig, loggers: Loggers): Parts {
     datapath,
     createEngine: () => createHboneEngine({ ...tunnel, idleReleaseMs }),
     ipv6: config.ipv6,
-    dns: dnsOptions(config, {
+    dns: dnsOptions(config, datapath, {
       request: (labels) => metrics.dnsRequest(labels),
       upstreamRequest: (labels, isAnswered, durationMs) => {
         metrics.dnsUpstreamRequest(labels, isAnswered, durationMs);
@@ -152,8 +156,29 @@ function createParts(config: AgentConfig, loggers: Loggers): Parts {
   };
 }
 
-function dnsOptions({ dns }: AgentConfig, events: DnsEvents): PodDnsOptions | undefined {
-  return dns.capture ? { forwardTimeoutMs: dns.forwardTimeoutMs, events } : undefined;
+function openDatapathOf(config: AgentConfig, loggers: Loggers): Datapath {
+  const { rung, why, datapath } = openRung({
+    wanted: config.rung,
+    ebpf: {
+      pinDir: config.pinDir,
+      objectDir: fileURLToPath(new URL("../build/bpf", import.meta.url)),
+      probes: config.probeCgroup === undefined ? undefined : { cgroup: config.probeCgroup },
+    },
+    cgroupRoot: () => config.cgroupRoot ?? cgroup2Mount(),
+    nftables: { recordDir: join(config.stateDir, "nftables"), bootId: readBootId() },
+  });
+  loggers.for("agent").info({ rung, why }, "pods are captured by way of");
+  return datapath;
+}
+
+function dnsOptions(
+  { dns }: AgentConfig,
+  { rung }: Datapath,
+  events: DnsEvents,
+): PodDnsOptions | undefined {
+  return dns.capture && rung === "ebpf"
+    ? { forwardTimeoutMs: dns.forwardTimeoutMs, events }
+    : undefined;
 }
 
 function metricsSources(
@@ -174,7 +199,8 @@ function metricsSources(
     },
     engineLoads: () => pods.proxies().map(({ engine }) => engine.load()),
     engineKind: "node",
-    datapathCounters: () => datapath.counters(),
+    rung: datapath.rung,
+    datapathCounters: () => ({ ...datapath.counters(), ...datapath.guardCounters() }),
     dnsCounters: () => datapath.dnsCounters(),
     unknownPolicies: () => {
       const workloads = pods.list().map(({ pod }) => state.localWorkload(pod));
@@ -276,16 +302,6 @@ function describeConfig(config: AgentConfig) {
     token: token.kind === "file" ? token.path : "given as text",
     log: { format: log.format, levels: formatLogLevels(log.levels) },
   };
-}
-
-/** @throws MeshError `KERNEL_UNSUPPORTED` where cgroup2 is not mounted */
-function cgroup2Mount(): string {
-  const mounts = readFileSync("/proc/mounts", "utf8").split("\n");
-  const mount = mounts.map((line) => line.split(" ")).find(([, , type]) => type === "cgroup2");
-  if (mount?.[1] === undefined) {
-    throw new MeshError("KERNEL_UNSUPPORTED", "Cannot find cgroup2: it is not mounted");
-  }
-  return mount[1];
 }
 
 // package.json is ours; the version is a text there.

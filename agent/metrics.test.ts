@@ -37,6 +37,7 @@ function createSources() {
       { listeners: 6, inboundSessions: 1, outboundSessions: 2, relays: 3 },
     ],
     engineKind: "node",
+    rung: "ebpf",
     datapathCounters: () => ({ captured: 7 }),
     dnsCounters: () => ({ answered: 8 }),
     unknownPolicies: () => 1,

@@ -14,6 +14,7 @@ export interface MetricsSources {
   readonly pods: () => { readonly up: number; readonly pending: number };
   readonly engineLoads: () => readonly EngineLoad[];
   readonly engineKind: string;
+  readonly rung: string;
   readonly datapathCounters: () => Readonly<Record<string, number>>;
   readonly dnsCounters: () => Readonly<Record<string, number>>;
   readonly unknownPolicies: () => number;
@@ -54,6 +55,7 @@ export function createMetrics(sources: MetricsSources): AgentMetrics {
   for (const name of MISNAMED) registry.removeSingleMetric(name);
   addTraffic(registry, sources);
   addState(registry, sources);
+  addRung(registry, sources);
   addDatapath(registry, sources);
   const counters = addEvents(registry);
   const dns = addDns(registry);
@@ -160,6 +162,10 @@ function addState(registry: Registry, sources: MetricsSources): void {
   read("aquifer_certificates_unavailable", "Identities without a valid certificate", () => {
     return withState("Unavailable")() + withState("Initializing")();
   });
+}
+
+function addRung(registry: Registry, { rung }: MetricsSources): void {
+  addGauge(registry, "aquifer_datapath_rung", "How pods are captured", ["rung"]).set({ rung }, 1);
 }
 
 function addDatapath(

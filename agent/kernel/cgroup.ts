@@ -58,3 +58,13 @@ export function ownCgroup(procCgroup: string): string | undefined {
   const line = procCgroup.split("\n").find((text) => text.startsWith("0::"));
   return line?.slice("0::".length);
 }
+
+/** @throws MeshError `KERNEL_UNSUPPORTED` where cgroup2 is not mounted */
+export function cgroup2Mount(): string {
+  const mounts = readFileSync("/proc/mounts", "utf8").split("\n");
+  const mount = mounts.map((line) => line.split(" ")).find(([, , type]) => type === "cgroup2");
+  if (mount?.[1] === undefined) {
+    throw new MeshError("KERNEL_UNSUPPORTED", "Cannot find cgroup2: it is not mounted");
+  }
+  return mount[1];
+}

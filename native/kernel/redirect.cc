@@ -71,7 +71,7 @@ void SetMark(const Napi::CallbackInfo& info) {
   }
 }
 
-// bindTransparent(fd, ip): to an address that may be another machine's; the port comes with connect.
+// bindTransparent(fd, ip): to an address that may be another machine's; connect chooses the port.
 void BindTransparent(const Napi::CallbackInfo& info) {
   const int fd = TakeFd(info, 0);
   const Bytes ip = TakeBytes(info, 1, "ip");

@@ -79,7 +79,7 @@ export function removalRules(): string {
   return `table inet ${TABLE}\ndelete table inet ${TABLE}\n`;
 }
 
-/** Arguments of `ip`: the route that takes a reply back to the agent, whoever it is addressed to. */
+/** Arguments of `ip`: the route that takes a reply back to the agent, whomever it is sent to. */
 export function replyRoute(family: "ipv4" | "ipv6"): readonly string[] {
   const everything = family === "ipv4" ? "0.0.0.0/0" : "::/0";
   return [flagOf(family), "route", "replace", "local", everything, "dev", "lo", ...TABLE_OF_ROUTE];
