@@ -4,8 +4,7 @@
  *   npm start                until Ctrl-C, a live view
  *   npm start -- --once      for a while, then checks every claim that it makes, and cleans up
  */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -141,13 +140,12 @@ function printClaims(claims: readonly Claim[]): boolean {
 
 /** The whole demo, once, with all checks. @returns whether every claim holds */
 async function once(runtime: Runtime, abort: AbortSignal): Promise<boolean> {
-  const folder = await mkdtemp(join(tmpdir(), "aquifer-shop-"));
   let capture: Capture | undefined;
   try {
     const demo = new Demo(runtime);
     // From the first moment, so that the handshakes of the tunnels are in it.
-    const { fabric } = await runtime.answering();
-    capture = await Capture.start(fabric.netns, join(folder, "between-nodes.pcap"));
+    const { fabric, stateDir } = await runtime.answering();
+    capture = await Capture.start(fabric.netns, join(stateDir, "between-nodes.pcap"));
     const status = await demo.ready();
     process.stdout.write(`The shop is open; watching it for ${ONCE_MS / 1_000} s.\n`);
     await demo.watch(AbortSignal.any([abort, AbortSignal.timeout(ONCE_MS)]));
@@ -164,7 +162,6 @@ async function once(runtime: Runtime, abort: AbortSignal): Promise<boolean> {
     return printClaims([...claims, cleanUp]);
   } finally {
     await capture?.stop();
-    await rm(folder, { recursive: true, force: true });
   }
 }
 
