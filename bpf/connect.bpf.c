@@ -7,7 +7,7 @@
  *   reads      pods        by the netns of the socket, so that moving a process changes nothing
  *              services, endpoints, local_ips, policy
  *   writes     notes       the original destination, for sockops.bpf.c and peer.bpf.c
- *              counters
+ *              counters, denies
  *   on error   EPERM. Letting the connection through would carry it past all policy. Where a table
  *              does not know the answer, the agent does.
  */
@@ -22,12 +22,37 @@
 /* What a cgroup/connect program returns: 0 makes connect(2) fail with EPERM. */
 enum verdict { REFUSE = 0, PROCEED = 1 };
 
-/* The only way out of the programs. */
-static __always_inline int conclude(enum mesh_outcome outcome)
+/* Names the pod's own address as the source: the socket mostly has none yet. */
+static __always_inline void tell_refused(struct bpf_sock_addr *ctx, const struct pod_cfg *pod,
+					 const struct addr *dst, enum mesh_outcome outcome)
+{
+	struct deny_event denial = {
+		.netns = bpf_get_netns_cookie(ctx),
+		.flow = { .dst = *dst },
+		.src_id = pod->id,
+		.outcome = outcome,
+	};
+
+	if (is_v4(dst)) {
+		denial.flow.src = addr_of_v4(pod->ip4, 0);
+	} else {
+		denial.flow.src.ip[0] = pod->ip6[0];
+		denial.flow.src.ip[1] = pod->ip6[1];
+		denial.flow.src.ip[2] = pod->ip6[2];
+		denial.flow.src.ip[3] = pod->ip6[3];
+	}
+	if (outcome == MESH_DENIED)
+		tell_denied_by_policy(&denial);
+	else
+		tell_denied(&denial);
+}
+
+/* The only way out of the programs for an enrolled pod. */
+static __always_inline int conclude(struct bpf_sock_addr *ctx, const struct pod_cfg *pod,
+				    const struct addr *dst, enum mesh_outcome outcome)
 {
 	count(outcome);
 	switch (outcome) {
-	case MESH_NOT_ENROLLED:
 	case MESH_AGENTS_OWN:
 	case MESH_SELF:
 	case MESH_NOT_TCP:
@@ -35,8 +60,15 @@ static __always_inline int conclude(enum mesh_outcome outcome)
 	case MESH_DIRECT:
 		return PROCEED;
 	default:
+		tell_refused(ctx, pod, dst, outcome);
 		return REFUSE;
 	}
+}
+
+static __always_inline int leave_alone(void)
+{
+	count(MESH_NOT_ENROLLED);
+	return PROCEED;
 }
 
 static __always_inline const struct pod_cfg *pod_of(struct bpf_sock_addr *ctx)
@@ -143,7 +175,7 @@ int out_connect4(struct bpf_sock_addr *ctx)
 	struct addr to = {};
 
 	if (!pod)
-		return conclude(MESH_NOT_ENROLLED);
+		return leave_alone();
 	outcome = outbound(ctx, pod, &dst, &to);
 	if (outcome == MESH_CAPTURED)
 		address_agent(pod, &dst, &to);
@@ -151,7 +183,7 @@ int out_connect4(struct bpf_sock_addr *ctx)
 		ctx->user_ip4 = to.ip[3];
 		ctx->user_port = bpf_htons(to.port);
 	}
-	return conclude(outcome);
+	return conclude(ctx, pod, &to, outcome);
 }
 
 SEC("cgroup/connect6")
@@ -166,7 +198,7 @@ int out_connect6(struct bpf_sock_addr *ctx)
 	struct addr to = {};
 
 	if (!pod)
-		return conclude(MESH_NOT_ENROLLED);
+		return leave_alone();
 	outcome = outbound(ctx, pod, &dst, &to);
 	/* An IPv6 socket that dials ::ffff:a.b.c.d speaks IPv4, and `to` is of that form too. */
 	if (outcome == MESH_CAPTURED)
@@ -178,7 +210,7 @@ int out_connect6(struct bpf_sock_addr *ctx)
 		ctx->user_ip6[3] = to.ip[3];
 		ctx->user_port = bpf_htons(to.port);
 	}
-	return conclude(outcome);
+	return conclude(ctx, pod, &to, outcome);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

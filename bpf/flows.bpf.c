@@ -4,7 +4,7 @@
  *
  *   hook       sockops, at the root of the agent's part of the cgroup tree, after sockops.bpf.c,
  *              whose notes it reads
- *   reads      pods, notes
+ *   reads      pods, notes, attest, local_ips, policy
  *   writes     flows        one event when a connection opens, one when it closes
  *              flow_socks   what the last event needs to know of the first moment
  *              flow_losses
@@ -12,9 +12,9 @@
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-#include "flow_loss.h"
 #include "flow_layout.h"
 #include "maps.h"
+#include "policy.h"
 #include "sock_ends.h"
 
 #define SOCK_DONE_BIT 1 /* SOCK_DONE of net/sock.h: the other end's FIN has been taken in */
@@ -82,11 +82,13 @@ static __always_inline bool is_own_affair(const struct flow_key *flow)
 	       same_ip(&flow->src, &flow->dst);
 }
 
-static __always_inline __u32 connecting_role(const struct note *note)
+static __always_inline __u32 connecting_role(const struct note *note, const struct flow_key *flow)
 {
-	if (!note)
-		return FLOW_PLAIN_OUT;
-	return note->kind == NOTE_AGENT ? FLOW_AGENT_OUT : FLOW_CAPTURED;
+	if (note && note->kind == NOTE_AGENT)
+		return FLOW_AGENT_OUT;
+	if (note && note->kind == NOTE_ORIG_DST)
+		return FLOW_CAPTURED;
+	return bpf_map_lookup_elem(&attest, flow) ? FLOW_DIRECT_OUT : FLOW_PLAIN_OUT;
 }
 
 static __always_inline __u32 accepting_role(const struct note *note)
@@ -212,21 +214,26 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx, struct bpf_sock
 {
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	const struct pod_cfg *pod = bpf_map_lookup_elem(&pods, &netns);
+	const struct local_ip *local;
 	struct flow_sock sock = {};
-	struct flow_key flow;
+	struct flow_key flow = {};
 	const struct note *note;
 
 	if (!pod)
 		return;
 	note = bpf_sk_storage_get(&notes, sk, NULL, 0);
-	sock.role = connecting_role(note);
 	ends(ctx, &flow.src, &flow.dst);
+	sock.role = connecting_role(note, &flow);
 	if (sock.role == FLOW_PLAIN_OUT && is_own_affair(&flow))
 		return;
 	if (!is_followed(sock.role))
 		return;
-	if (note && note->kind == NOTE_ORIG_DST)
+	if (note && sock.role != FLOW_AGENT_OUT)
 		sock.dialled = note->a;
+	if (sock.role == FLOW_DIRECT_OUT) {
+		local = bpf_map_lookup_elem(&local_ips, flow.dst.ip);
+		sock.dst_id = local ? local->id : 0;
+	}
 	/* The agent's own connections are made for whoever it relays for. */
 	sock.src_id = sock.role == FLOW_AGENT_OUT ? 0 : pod->id;
 	sock.since_ns = bpf_ktime_get_ns();
@@ -248,7 +255,8 @@ static __always_inline void on_accepted(struct bpf_sock_ops *ctx, struct bpf_soc
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	const struct pod_cfg *pod = bpf_map_lookup_elem(&pods, &netns);
 	struct flow_sock sock = { .flags = FLOW_WAS_OPEN }, *kept;
-	struct flow_key flow;
+	const struct attest *source;
+	struct flow_key flow = {};
 	const struct note *note;
 
 	if (!pod)
@@ -256,12 +264,18 @@ static __always_inline void on_accepted(struct bpf_sock_ops *ctx, struct bpf_soc
 	note = bpf_sk_storage_get(&notes, sk, NULL, 0);
 	sock.role = accepting_role(note);
 	ends(ctx, &flow.dst, &flow.src);
+	source = note ? NULL : bpf_map_lookup_elem(&attest, &flow);
+	/* Attested and yet not allowed in by the table: it is the agent that has accepted. */
+	if (source && policy_verdict(pod->id, source->src_id, flow.dst.port) == POLICY_ALLOW)
+		sock.role = FLOW_DIRECT_IN;
 	if (sock.role == FLOW_PLAIN_IN && is_own_affair(&flow))
 		return;
 	if (!is_followed(sock.role))
 		return;
 	if (note)
 		sock.src_id = note->src_id;
+	else if (source)
+		sock.src_id = source->src_id;
 	if (note && note->kind == NOTE_CAPTURED)
 		sock.dialled = note->a;
 	else

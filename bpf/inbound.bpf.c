@@ -7,7 +7,7 @@
  *              ask which network namespace it runs in
  *   reads      listeners   sockets of the agent, in this pod's network namespace
  *              attest, local_ips, policy, probe_ports
- *   writes     counters, probe_counters
+ *   writes     counters, probe_counters, denies
  *   on error   refuses (RST). When the agent is gone the kernel has emptied the slots, and to fall
  *              through to the application would be to bypass the mesh.
  */
@@ -55,21 +55,40 @@ static __always_inline int conclude(enum mesh_outcome outcome)
 	}
 }
 
-static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 slot4, enum mesh_outcome outcome)
+/* `src_id` is 0 where nobody vouches for the source. */
+static __always_inline int refuse(const struct flow_key *flow, __u32 src_id,
+				  enum mesh_outcome outcome)
+{
+	struct deny_event denial = {
+		.netns = self_netns,
+		.flow = *flow,
+		.src_id = src_id,
+		.outcome = outcome,
+	};
+
+	if (outcome == MESH_IN_DENIED)
+		tell_denied_by_policy(&denial);
+	else
+		tell_denied(&denial);
+	return conclude(outcome);
+}
+
+static __always_inline int steer(struct bpf_sk_lookup *ctx, const struct flow_key *flow,
+				 __u32 slot4, enum mesh_outcome outcome)
 {
 	__u32 slot = slot4 + (ctx->family == MESH_AF_INET6);
 	struct bpf_sock *listener = bpf_map_lookup_elem(&listeners, &slot);
 	long error;
 
 	if (!listener)
-		return conclude(MESH_IN_NO_LISTENER);
+		return refuse(flow, 0, MESH_IN_NO_LISTENER);
 	/*
 	 * Without the flag a process of the pod that runs as the agent's uid, which root in a
 	 * container does, could join the listener's SO_REUSEPORT group and take its connections.
 	 */
 	error = bpf_sk_assign(ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
 	bpf_sk_release(listener);
-	return conclude(error ? MESH_IN_NOT_ASSIGNED : outcome);
+	return error ? refuse(flow, 0, MESH_IN_NOT_ASSIGNED) : conclude(outcome);
 }
 
 static __always_inline void ends(struct bpf_sk_lookup *ctx, struct addr *peer, struct addr *local)
@@ -105,6 +124,13 @@ static __always_inline __u32 verdict_on(const struct flow_key *flow)
 	return policy_verdict(self->id, source->src_id, flow->dst.port);
 }
 
+static __always_inline __u32 source_of(const struct flow_key *flow)
+{
+	const struct attest *source = bpf_map_lookup_elem(&attest, flow);
+
+	return source ? source->src_id : 0;
+}
+
 SEC("sk_lookup")
 int in_lookup(struct bpf_sk_lookup *ctx)
 {
@@ -117,9 +143,9 @@ int in_lookup(struct bpf_sk_lookup *ctx)
 	outcome = decide_inbound(&flow.src, &flow.dst, out_port, hbone_port);
 	switch (outcome) {
 	case MESH_IN_OUTBOUND:
-		return steer(ctx, SLOT_OUT4, outcome);
+		return steer(ctx, &flow, SLOT_OUT4, outcome);
 	case MESH_IN_TUNNEL:
-		return steer(ctx, SLOT_HBONE4, outcome);
+		return steer(ctx, &flow, SLOT_HBONE4, outcome);
 	case MESH_IN_PLAINTEXT:
 		if (is_probe(&flow.src, &flow.dst)) /* which has counted it */
 			return SK_PASS;
@@ -127,9 +153,9 @@ int in_lookup(struct bpf_sk_lookup *ctx)
 		case POLICY_ALLOW:
 			return conclude(MESH_IN_DIRECT);
 		case POLICY_DENY:
-			return conclude(MESH_IN_DENIED);
+			return refuse(&flow, source_of(&flow), MESH_IN_DENIED);
 		}
-		return steer(ctx, SLOT_IN4, outcome);
+		return steer(ctx, &flow, SLOT_IN4, outcome);
 	default:
 		return conclude(outcome);
 	}

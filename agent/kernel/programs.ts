@@ -21,6 +21,7 @@ import type { Pins, PodPins } from "./pins.ts";
 const SHARED_MAPS = [
   ...(["pods", "notes", "handoff", "counters", "meta"] as const),
   ...(["local_ips", "attest", "policy", "services", "endpoints"] as const),
+  ...(["denies", "flow_losses"] as const),
 ] as const;
 type SharedMap = (typeof SHARED_MAPS)[number];
 export type SharedMaps = Readonly<Record<SharedMap, BpfMap>>;

@@ -20,7 +20,7 @@ struct {
  * Wakes the agent where it has read all before this one, and is not awake therefore: what comes
  * while it reads needs no call of its own, and a flood of refusals is no flood of calls.
  */
-static __always_inline void tell_denied(const struct deny_event *denial)
+static __always_inline void tell_denied(struct deny_event *denial)
 {
 	struct deny_event *event = bpf_ringbuf_reserve(&denies, sizeof(*event), 0);
 
@@ -28,8 +28,8 @@ static __always_inline void tell_denied(const struct deny_event *denial)
 		lose(FLOW_LOST_DENIES);
 		return;
 	}
+	denial->at_ns = bpf_ktime_get_ns();
 	*event = *denial;
-	event->at_ns = bpf_ktime_get_ns();
 	bpf_ringbuf_submit(event, 0);
 }
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The maps that all programs of one agent share. User space gives each a pin path before load, so
- * the first object makes them and the others, and later agents, find them (agent/kernel/pins.ts).
+ * The maps that all programs of one agent share, those of deny.h included. User space gives each a
+ * pin path before load, so the first object makes them and the others, and later agents, find them
+ * (agent/kernel/pins.ts).
  */
 #ifndef MESH_MAPS_H
 #define MESH_MAPS_H
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "deny.h"
 #include "mesh_layout.h"
 
 /* Who is enrolled: netns cookie -> configuration. Full: enrolment fails, and the pod with it. */
