@@ -41,6 +41,7 @@ class Demo {
   readonly #follower = new LogFollower();
   readonly #edges = new Edges();
   readonly records: AccessRecord[] = [];
+  readonly #startedAtMs = Date.now();
   readyAtMs = 0;
   #status: LocalStatus | undefined;
 
@@ -55,6 +56,11 @@ class Demo {
         sourceIdentity !== undefined && destinationIdentity !== undefined && error === undefined,
     );
     return first && Math.max(0, first.atMs - this.readyAtMs) / 1_000;
+  }
+
+  /** Seconds from the demo's start until every pod was ready. */
+  get bringUpSeconds(): number {
+    return (this.readyAtMs - this.#startedAtMs) / 1_000;
   }
 
   async ready(): Promise<LocalStatus> {
@@ -127,6 +133,7 @@ async function gather(demo: Demo, status: LocalStatus, capture: Capture): Promis
     visitorLog: await podLog(status, "shop/visitor", demo.readyAtMs),
     cartAddresses: cart.flatMap(({ addresses }) => addresses),
     firstTunnelSeconds: demo.firstTunnelSeconds,
+    bringUpSeconds: demo.bringUpSeconds,
     nodes: status.nodes.map(({ name }) => name),
   };
 }
