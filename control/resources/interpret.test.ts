@@ -138,6 +138,7 @@ spec:
     - {name: grpc-admin, port: 81, targetPort: 8081}
     - {name: dns, port: 53, protocol: UDP}
     - {name: db, port: 5432, appProtocol: kubernetes.io/h2c}
+    - {name: constructor-x, port: 5433}
 `;
 
 function serviceOf(change: string, to = "") {
@@ -153,6 +154,12 @@ describe("a Service", () => {
       { name: "http", port: 80, target: { kind: "name", name: "web" }, appProtocol: "http11" },
       { name: "grpc-admin", port: 81, target: { kind: "number", port: 8081 }, appProtocol: "grpc" },
       { name: "db", port: 5432, target: { kind: "number", port: 5432 }, appProtocol: "http2" },
+      {
+        name: "constructor-x",
+        port: 5433,
+        target: { kind: "number", port: 5433 },
+        appProtocol: "unknown",
+      },
     ]);
   });
 

@@ -124,23 +124,25 @@ function readTargetPort(field: Field, port: number): TargetPort | undefined {
   return field.complain(`expected a number or the name of a port, got "${field.value}"`);
 }
 
+/** A map: names of ports are anybody's, and no object may lend them its own. */
+const APP_PROTOCOLS: ReadonlyMap<string, AppProtocol> = new Map([
+  ["kubernetes.io/h2c", "http2"],
+  ["kubernetes.io/ws", "http11"],
+  ["kubernetes.io/wss", "tls"],
+  ["grpc", "grpc"],
+  ["grpc-web", "grpc"],
+  ["http", "http11"],
+  ["http2", "http2"],
+  ["https", "tls"],
+  ["tcp", "tcp"],
+  ["tls", "tls"],
+]);
+
 /** The field wins; without it the name's part before the first "-" says it, as Istio has it. */
 function appProtocolOf(declared: string | undefined, name: string): AppProtocol {
   const word = (declared ?? name).toLowerCase();
-  const known: Readonly<Record<string, AppProtocol>> = {
-    "kubernetes.io/h2c": "http2",
-    "kubernetes.io/ws": "http11",
-    "kubernetes.io/wss": "tls",
-    grpc: "grpc",
-    "grpc-web": "grpc",
-    http: "http11",
-    http2: "http2",
-    https: "tls",
-    tcp: "tcp",
-    tls: "tls",
-  };
   const prefix = word.startsWith("grpc-web") ? "grpc-web" : (word.split("-")[0] ?? "");
-  return (Object.hasOwn(known, word) ? known[word] : known[prefix]) ?? "unknown";
+  return APP_PROTOCOLS.get(word) ?? APP_PROTOCOLS.get(prefix) ?? "unknown";
 }
 
 function readIpFamilies(field: Field): ServiceObject["ipFamilies"] {

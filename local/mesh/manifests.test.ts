@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { readDocuments } from "../object/document.ts";
-import { type ObjectFile, translate } from "./manifests.ts";
+import { readFiles } from "../object/store.ts";
+import { type ObjectFile, objectFiles, translate } from "./manifests.ts";
 import { pauseMs } from "./supervise.ts";
 import { wantsMesh } from "./wants-mesh.ts";
 
@@ -28,6 +29,32 @@ const PROBLEM = {
   reason: "is wrong",
   lastGood: true,
 };
+
+function filesOf(yaml: string): readonly string[] {
+  const { objects } = readFiles([{ path: "/my/shop.yaml", text: yaml }]);
+  const nothing = { namespaces: [], services: [], pods: [], slices: [] };
+  return [...objectFiles({ objects, ...nothing }).keys()];
+}
+
+function policy(name: string): string {
+  const metadata = `{name: "${name}", namespace: shop}`;
+  return `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: ${metadata}\n`;
+}
+
+describe("objectFiles()", () => {
+  it("names files so that control reads them, also those of no namespace", () => {
+    const namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+    const names = filesOf(`${namespace}---\n${policy("web")}`);
+    assert.deepEqual(names, ["Namespace.shop.yaml", "shop.AuthorizationPolicy.web.yaml"]);
+  });
+
+  it("keeps long names apart, and short enough for a file", () => {
+    const long = "a".repeat(250);
+    const names = filesOf(`${policy(`${long}b`)}---\n${policy(`${long}c`)}`);
+    assert.equal(new Set(names).size, 2);
+    assert.ok(names.every((name) => name.length < 240));
+  });
+});
 
 describe("translate()", () => {
   it("finds the user's line of an object that was passed on as it stands", () => {

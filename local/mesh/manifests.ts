@@ -8,6 +8,7 @@ import { type Document, type FieldPath, formatPath, parsePath } from "../object/
 import { nameOf, nameOfObject, type ServiceObject } from "../object/object.ts";
 import type { Objects, Stored } from "../object/store.ts";
 import type { Manifest } from "../plan/endpoints.ts";
+import { hashOf } from "../plan/hash.ts";
 import type { PodLoop } from "../pod/pod-loop.ts";
 
 /** One file for the control server. */
@@ -149,8 +150,15 @@ function made(manifest: Manifest, from: Stored | undefined, prefix: FieldPath): 
   return { text, source: { kind: "made", document, object: nameOf(object), prefix } };
 }
 
+/** The longest name of a file is 255 bytes, and one is written beside it with a longer name. */
+const FILE_NAME_LENGTH_MAX = 200;
+
+/** Never with a dot first: control takes such files for an editor's. */
 function fileOf({ kind, metadata }: Pick<Manifest, "kind" | "metadata">): string {
-  return `${metadata.namespace ?? ""}.${kind}.${metadata.name}.yaml`;
+  const { namespace = "", name } = metadata;
+  const whole = [namespace, kind, name].filter((part) => part !== "").join(".");
+  if (whole.length <= FILE_NAME_LENGTH_MAX) return `${whole}.yaml`;
+  return `${whole.slice(0, FILE_NAME_LENGTH_MAX)}.${hashOf(whole)}.yaml`;
 }
 
 /** Says what the control server found wrong, in terms of the user's own files. */

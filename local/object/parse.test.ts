@@ -56,6 +56,14 @@ describe("parseObject()", () => {
     assert.equal(spec.containers[0]?.workingDir, "/shop", "a program lies beside its YAML");
   });
 
+  it("refuses kinds that are no names: they become names of files", () => {
+    for (const kind of ["../../../tmp/x", "constructor", "__proto__", "a.b"]) {
+      const yaml = `apiVersion: v1\nkind: "${kind}"\nmetadata: { name: x }\n`;
+      assert.equal(parse(yaml).object, undefined, kind);
+      assert.match(complaints(yaml).join(), /^2 kind: "/, kind);
+    }
+  });
+
   it("gives probes the defaults of Kubernetes, and finds ports by name", () => {
     const probe = "    ports: [{ name: http, containerPort: 8080 }]\n";
     const { spec } = object(

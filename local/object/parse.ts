@@ -42,6 +42,8 @@ const UNSUPPORTED_KINDS = new Set([
   "HorizontalPodAutoscaler",
 ]);
 
+/** Names and kinds become names of files: nothing in them may lead to another folder. */
+const KIND = /^[A-Z][A-Za-z0-9]{0,62}$/;
 const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const DNS_SUBDOMAIN =
   /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
@@ -64,9 +66,13 @@ export function parseObject(document: Document): Parsed {
   const apiVersion = reader.requiredText("apiVersion");
   const kind = reader.requiredText("kind");
   const group = apiVersion.includes("/") ? apiVersion.split("/")[0] : "";
-  const isOurs = group === (kind === "Deployment" ? "apps" : "") && kind in KNOWN_VERSIONS;
+  const isOurs =
+    group === (kind === "Deployment" ? "apps" : "") && Object.hasOwn(KNOWN_VERSIONS, kind);
   if (isOurs && apiVersion !== KNOWN_VERSIONS[kind]) {
     reader.complain("apiVersion", `expected "${KNOWN_VERSIONS[kind]}", not "${apiVersion}"`);
+  }
+  if (kind !== "" && !KIND.test(kind)) {
+    reader.complain("kind", `"${kind}" is not a kind: letters and digits only, a capital first`);
   }
   if (UNSUPPORTED_KINDS.has(kind)) {
     reader.complain("kind", `"${kind}" does not run here: use a Deployment or a Pod`);
