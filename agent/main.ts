@@ -8,6 +8,11 @@ import { Loggers } from "./log.ts";
 /** Everything the agent writes (sockets, state, pins) is its owner's alone. */
 process.umask(0o077);
 
+if (process.argv.length > 2) {
+  const { runProbe } = await import("./probe-command.ts");
+  process.exit(await runProbe(process.argv.slice(2), process.env));
+}
+
 const config = readConfigOrExit();
 const loggers = new Loggers(config.log);
 const log = loggers.for("agent");

@@ -27,6 +27,8 @@ export interface Feature {
   readonly name: string;
   /** What it is good for. */
   readonly purpose: string;
+  /** Whether the rung does not work without it. */
+  readonly isNeeded: boolean;
   /** Why it is not there; undefined where it is. */
   readonly missing: string | undefined;
 }
@@ -66,6 +68,7 @@ const NEEDED: Readonly<
     purpose: "capture of what arrives at a pod (sk_lookup)",
     programs: { in_lookup: "netns" },
   },
+  "dns.bpf.o": { purpose: "capture of DNS queries", programs: {} },
 };
 
 /** Made for a test of the build, never loaded. */
@@ -94,15 +97,20 @@ export async function probeAll(options: EbpfProbe): Promise<{
 }> {
   const features: Feature[] = [];
   const objects: LoadedObject[] = [];
-  const add = (name: string, purpose: string, probe: () => void) => {
-    features.push({ rung: "ebpf", name, purpose, missing: missingWhen(probe) });
+  const add = (name: string, purpose: string | undefined, probe: () => void) => {
+    features.push({
+      rung: "ebpf",
+      name,
+      purpose: purpose ?? "more than capture",
+      isNeeded: purpose !== undefined,
+      missing: missingWhen(probe),
+    });
   };
   add("cgroup2", "a place for hooks", options.cgroupRoot);
   const places = await makePlaces(options.cgroupRoot);
   try {
     for (const file of objectFiles(options.objectDir)) {
-      const needed = NEEDED[file];
-      add(file, needed?.purpose ?? "more than capture", () => {
+      add(file, NEEDED[file]?.purpose, () => {
         objects.push(measure(options.objectDir, file, places));
       });
     }
@@ -164,9 +172,14 @@ async function makePlaces(cgroupRoot: () => string): Promise<Places> {
   const child = spawn("unshare", ["--net", "--", "sh", "-c", "echo; read end"], {
     stdio: ["pipe", "pipe", "ignore"],
   });
-  await Promise.race([once(child.stdout, "data"), once(child, "exit")]);
+  const cannot = "Cannot make a network namespace to probe in";
+  try {
+    await Promise.race([once(child.stdout, "data"), once(child, "exit")]);
+  } catch (error) {
+    throw new MeshError("KERNEL_CALL_FAILED", cannot, { cause: error });
+  }
   if (child.pid === undefined || child.exitCode !== null) {
-    throw new MeshError("KERNEL_CALL_FAILED", "Cannot make a network namespace to probe in");
+    throw new MeshError("KERNEL_CALL_FAILED", cannot);
   }
   const netns = openNetns(child.pid);
   const root = missingWhen(cgroupRoot) === undefined ? cgroupRoot() : undefined;
@@ -186,7 +199,7 @@ function nftFeatures(): readonly Feature[] {
   };
   const feature = (name: string, purpose: string, missing: string | undefined): Feature => ({
     rung: "nftables",
-    ...{ name, purpose },
+    ...{ name, purpose, isNeeded: true },
     missing: missing && `${name}: ${missing}`,
   });
   const ipScript = ["ip link set lo up", ...routeCommands()].join(" && ");

@@ -1,7 +1,7 @@
 /** The mesh's own processes: `aquifer agent`, `control` and `waypoint`. */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { MeshError } from "#core/errors.ts";
 
 const CONTROL_HELP = `
@@ -10,7 +10,9 @@ const CONTROL_HELP = `
 
 export function processCommands(): readonly Command[] {
   return [
-    processCommand("agent", "run the agent of this node (settings: environment)"),
+    processCommand("agent", "run the agent of this node (settings: environment)")
+      .option("--probe", "only tell how pods would be captured on this host, and what it costs")
+      .addOption(new Option("-o <format>", "of --probe").choices(["json"])),
     processCommand("control", "run the control server (settings: environment)")
       .addHelpText("after", CONTROL_HELP)
       .argument("[arguments...]", "passed on")
