@@ -32,6 +32,8 @@ export interface AgentConfig {
   readonly stateDir: string;
   /** Undefined for the root of the cgroup2 tree. */
   readonly cgroupRoot: string | undefined;
+  /** Of whoever probes this node's pods; undefined where probes are connections like others. */
+  readonly probeCgroup: string | undefined;
   readonly pinDir: string;
   readonly rung: WantedRung;
   readonly adminAddress: SocketAddress;
@@ -127,6 +129,7 @@ export function readConfig(env: Environment): AgentConfig {
     socketPath: read.optional("AQUIFER_AGENT_SOCKET", "/run/aquifer/agent.sock", parseSocketPath),
     stateDir: read.optional("AQUIFER_STATE_DIR", "/var/lib/aquifer/agent", parseNonEmpty),
     cgroupRoot: read.optional("AQUIFER_CGROUP_ROOT", undefined, parseNonEmpty),
+    probeCgroup: read.optional("AQUIFER_PROBE_CGROUP", undefined, parseNonEmpty),
     pinDir: read.optional("AQUIFER_PIN_DIR", "/sys/fs/bpf/aquifer/v1", parseNonEmpty),
     rung: read.optional("AQUIFER_DATAPATH", "auto", parseRung),
     adminAddress: readAddress(read, "AQUIFER_ADMIN_ADDRESS", "127.0.0.1:15000"),
