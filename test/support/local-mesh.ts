@@ -33,6 +33,8 @@ export interface LocalMeshOptions {
   readonly nodes?: number;
   /** False brings up the pods alone. */
   readonly mesh?: boolean;
+  /** More arguments of `local up`. */
+  readonly arguments?: readonly string[];
 }
 
 /** One line of an agent's log. */
@@ -63,6 +65,7 @@ export class LocalMesh {
     const args = ["local", "up", "-f", join(directory, "manifests.yaml"), "--name", name];
     args.push("--nodes", String(options.nodes ?? 2));
     if (options.mesh === false) args.push("--no-mesh");
+    args.push(...(options.arguments ?? []));
     const env = { ...process.env, LOG_FORMAT: "json" };
     const child = spawn(CLI, args, { stdio: ["ignore", output, output], env });
     const mesh = new LocalMesh(name, child, directory);
