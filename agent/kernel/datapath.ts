@@ -11,6 +11,7 @@ import { checkPod } from "./check-pod.ts";
 import { DirectTables } from "./direct-tables.ts";
 import { type DnsCapture, type DnsListeners, installDns } from "./dns.ts";
 import type { DnsCounter } from "./dns-layout.ts";
+import { FlowReader, installFlows } from "./flow-events.ts";
 import {
   COUNTERS,
   type Counter,
@@ -149,6 +150,13 @@ export interface Datapath {
   counters(): Readonly<Record<Counter, number>>;
   /** The same for DNS. */
   dnsCounters(): Readonly<Record<DnsCounter, number>>;
+  /**
+   * Has the kernel tell of connections from now on, and becomes the one who is told.
+   *
+   * @returns undefined where this rung tells nothing; else the caller's to close, before another
+   *   process opens its own
+   */
+  openFlows(): FlowReader | undefined;
   /** The same for probes and strict egress. */
   guardCounters(): Readonly<Record<GuardCounter, number>>;
   /**
@@ -178,7 +186,7 @@ export function openDatapath(options: DatapathOptions): Datapath {
   const dns = installDns(pins, options.objectDir, options.cgroupRoot);
   const probes = new ProbeSource(pins, options.objectDir, options.probes);
   probes.start();
-  return new PinnedDatapath(pins, maps, dns, probes, options.objectDir);
+  return new PinnedDatapath(pins, maps, dns, probes, options);
 }
 
 class PinnedDatapath implements Datapath {
@@ -190,6 +198,7 @@ class PinnedDatapath implements Datapath {
   readonly #dns: DnsCapture;
   readonly #probes: ProbeSource;
   readonly #objectDir: string;
+  readonly #cgroupRoot: string;
   readonly #captures = new Map<string, PinnedCapture>();
 
   constructor(
@@ -197,13 +206,14 @@ class PinnedDatapath implements Datapath {
     maps: SharedMaps,
     dns: DnsCapture,
     probes: ProbeSource,
-    objectDir: string,
+    { objectDir, cgroupRoot }: DatapathOptions,
   ) {
     this.#pins = pins;
     this.#maps = maps;
     this.#dns = dns;
     this.#probes = probes;
     this.#objectDir = objectDir;
+    this.#cgroupRoot = cgroupRoot;
     this.direct = new DirectTables(maps, (uid) => this.#entryOf(uid));
   }
 
@@ -291,6 +301,13 @@ class PinnedDatapath implements Datapath {
 
   dnsCounters(): Readonly<Record<DnsCounter, number>> {
     return this.#dns.counters();
+  }
+
+  openFlows(): FlowReader {
+    const pins = this.#pins;
+    installFlows(pins, this.#objectDir, this.#cgroupRoot);
+    const paths = { flows: pins.map("flows"), denies: pins.map("denies") };
+    return new FlowReader(paths, this.#maps.flow_losses);
   }
 
   guardCounters(): Readonly<Record<GuardCounter, number>> {

@@ -120,6 +120,10 @@ class NftDatapath implements Datapath {
     return zeros(DNS_COUNTERS);
   }
 
+  openFlows(): undefined {
+    return undefined;
+  }
+
   guardCounters(): ReturnType<Datapath["guardCounters"]> {
     return zeros([...PROBE_COUNTERS, ...STRICT_COUNTERS]);
   }
