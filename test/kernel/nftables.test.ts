@@ -179,6 +179,39 @@ s = socket.socket(); s.bind(("10.1.1.2", 40000)); dial("10.1.2.2", 8080, s)`);
     }
   });
 
+  describe("a process of the pod with privileges", () => {
+    it("leaves the mesh by the agent's mark: what this rung cannot prevent", async () => {
+      await rig.enrol(network.a);
+      const line = await a(`
+dial("10.1.2.2", 8080, prepare=lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x539))`);
+      assert.match(line, / app accept=10.1.1.2:/);
+    });
+
+    it("lets nobody in by a mark on the other side of the wire", async () => {
+      await rig.enrol(network.b);
+      const line = await a(`
+dial("10.1.2.2", 8080, prepare=lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x539))`);
+      assert.match(line, / inbound ipv4 /);
+    });
+  });
+
+  it("keeps a client's connection apart from the agent's in its name, port and all", async () => {
+    await rig.enrol(network.b);
+    const from = `
+def bind(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("10.1.1.2", 41000))`;
+    assert.match(await a(`${from}\ndial("10.1.2.2", 8080, prepare=bind)`), / inbound ipv4 /);
+    // As the agent does it, but for the port, which the kernel would have to choose so by chance.
+    const line = await b(`${from}
+def speak_for(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x539)
+    s.setsockopt(socket.IPPROTO_IP, 19, 1)
+    bind(s)
+dial("10.1.2.2", 8080, prepare=speak_for)`);
+    assert.match(line, / app accept=10.1.1.2:41000 /);
+  });
+
   describe("without its agent", () => {
     it("refuses in both directions, and the next agent takes over", async () => {
       await rig.enrol(network.a);
