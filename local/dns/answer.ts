@@ -38,7 +38,9 @@ export function answer(zone: Zone, query: DecodedPacket, random: number): Packet
   const answers: Answer[] = [];
   let name = question.name;
   for (let aliases = 0; aliases < ALIASES_MAX; aliases++) {
-    const entry = zone[name.toLowerCase()];
+    // A pod can ask for "constructor" too, which every object has.
+    const key = name.toLowerCase();
+    const entry = Object.hasOwn(zone, key) ? zone[key] : undefined;
     if (entry === undefined) {
       return respond(query, answers.length > 0 ? RCODE.noError : RCODE.nxDomain, answers);
     }

@@ -9,9 +9,13 @@ import type { Zone } from "../dns/zone.ts";
 
 /** The most that fits into one datagram unless the query says otherwise (RFC 1035, 2.3.4). */
 const DATAGRAM_BYTES = 512;
+/** The most that a query may ask for: more would only be cut up on the way. */
+const DATAGRAM_BYTES_MAX = 4_096;
 /** Of a query over TCP: names have 255 bytes, so that this is plenty. */
 const QUERY_BYTES_MAX = 4_096;
 const IDLE_MS = 10_000;
+/** Of answers that a client leaves unread while it goes on asking. */
+const UNREAD_BYTES_MAX = 256 * 1024;
 
 export class DnsServer {
   #zone: Zone = {};
@@ -25,6 +29,7 @@ export class DnsServer {
     for (const address of addresses) {
       const udp = createSocket(isIpv4(address) ? "udp4" : "udp6");
       udp.on("message", (message, from) => this.#answerDatagram(udp, message, from));
+      udp.on("error", () => undefined); // an answer is lost, as datagrams are
       udp.bind(port, address);
       const tcp = createServer((socket) => this.#serve(socket));
       tcp.listen(port, address);
@@ -39,10 +44,9 @@ export class DnsServer {
 
   #answerDatagram(udp: UdpSocket, message: Buffer, from: RemoteInfo): void {
     const response = this.#answer(message);
-    if (response === undefined) return;
-    const whole = encode(response.packet);
-    const fits = whole.length <= response.bytesMax;
-    udp.send(fits ? whole : encode(truncated(response.packet)), from.port, from.address);
+    if (response === undefined || from.port === 0) return; // nobody can be answered at port 0
+    const { whole, cut, bytesMax } = response;
+    udp.send(whole.length <= bytesMax ? whole : cut, from.port, from.address);
   }
 
   /** One query after the other, each behind its length (RFC 1035, 4.2.2). */
@@ -60,29 +64,38 @@ export class DnsServer {
           socket.destroy();
           return;
         }
-        const body = encode(response.packet);
         const length = Buffer.alloc(2);
-        length.writeUInt16BE(body.length);
-        socket.write(Buffer.concat([length, body]));
+        length.writeUInt16BE(response.whole.length);
+        socket.write(Buffer.concat([length, response.whole]));
       }
-      if (pending.length > QUERY_BYTES_MAX) socket.destroy();
+      const isTooMuch =
+        pending.length > QUERY_BYTES_MAX || socket.writableLength > UNREAD_BYTES_MAX;
+      if (isTooMuch) socket.destroy();
     });
   }
 
   /** undefined for what is no query: there is nobody to answer. */
-  #answer(message: Buffer): { readonly packet: Packet; readonly bytesMax: number } | undefined {
+  #answer(message: Buffer): Response | undefined {
     try {
       const query = decode(message);
       if (query.type !== "query") return undefined;
       const option = query.additionals?.find(({ type }) => type === "OPT");
       const offered =
         option !== undefined && "udpPayloadSize" in option ? option.udpPayloadSize : 0;
-      const bytesMax = Math.max(DATAGRAM_BYTES, offered ?? 0);
-      return { packet: answer(this.#zone, query, Math.random()), bytesMax };
+      const bytesMax = Math.min(DATAGRAM_BYTES_MAX, Math.max(DATAGRAM_BYTES, offered ?? 0));
+      const packet = answer(this.#zone, query, Math.random());
+      return { whole: encode(packet), cut: encode(truncated(packet)), bytesMax };
     } catch {
       return undefined; // garbage: answering it would help whoever sends garbage
     }
   }
+}
+
+interface Response {
+  readonly whole: Buffer;
+  /** For a datagram that the whole does not fit into. */
+  readonly cut: Buffer;
+  readonly bytesMax: number;
 }
 
 /** Tells the client to come back over TCP. */
