@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, describe, it } from "node:test";
+import { formatProblem } from "#core/local-api.ts";
 import { TestAuthority } from "../support/certificates.ts";
 import { eventually, finish, LocalMesh } from "../support/local-mesh.ts";
 import { client, manifests, namespace, policy, server, service } from "../support/manifests.ts";
@@ -35,24 +36,13 @@ afterEach(async () => {
   });
 });
 
-/** Applies YAML, and waits for a problem that the runtime or control tells of it. */
+/** Applies YAML: what the runtime and control find wrong with it is in the answer already. */
 async function problemOf(yaml: string, pattern: RegExp): Promise<string> {
-  const written = (problem: { file: string; line: number; object: string; field: string }) =>
-    `${problem.file}:${problem.line}: ${problem.object}: ${problem.field}: ${(problem as { reason?: string }).reason}`;
   const answer = await mesh.apply(yaml);
-  const direct = answer.problems.map(written).find((text) => pattern.test(text));
-  if (direct !== undefined) return direct;
-  let found: string | undefined;
-  let last = "";
-  await eventually(`a problem like ${pattern}`, async () => {
-    const texts = (await mesh.status()).problems.map(written);
-    last = texts.join("\n");
-    found = texts.find((text) => pattern.test(text));
-    return found !== undefined;
-  }).catch((error: unknown) => {
-    throw new Error(`no problem like ${pattern} among:\n${last}`, { cause: error });
-  });
-  return found ?? "";
+  const texts = answer.problems.map((problem) => formatProblem(problem));
+  const found = texts.filter((text) => pattern.test(text));
+  assert.equal(found.length, 1, `problems like ${pattern} among:\n${texts.join("\n")}`);
+  return found[0] ?? "";
 }
 
 async function intrude(
@@ -93,6 +83,8 @@ describe("YAML that cannot be understood", () => {
     const yaml = policy("bank", "odd", "vault", "DENY", [{ form: [] }]);
     const text = await problemOf(yaml, /AuthorizationPolicy bank\/odd.*form/);
     assert.match(text, /test\.yaml:\d+/);
+    const { problems } = await mesh.status();
+    assert.equal(problems.filter(({ object }) => object.endsWith("bank/odd")).length, 1);
     await mesh.delete(yaml);
   });
 
