@@ -4,7 +4,7 @@
  * @see https://istio.io/latest/docs/ambient/usage/troubleshoot-ztunnel/ for the lines' form
  */
 import { formatSocketAddress, type SocketAddress } from "#core/ip.ts";
-import type { ConnectFailure, Relay, RelayReport } from "#wire/hbone/engine.ts";
+import type { ConnectFailure, Relay, RelayBytes, RelayReport } from "#wire/hbone/engine.ts";
 import type { Logger } from "../log.ts";
 import type { Timers } from "../timers.ts";
 import {
@@ -12,6 +12,7 @@ import {
   type PartyFacts,
   type ResponseFlags,
   type TrafficFacts,
+  type TrafficRow,
   type TrafficTable,
   trafficLabels,
 } from "./traffic.ts";
@@ -44,6 +45,21 @@ export interface FailureFacts {
   readonly reason: string;
   /** `namespace/name` of the policy that decided, where one did. */
   readonly policy?: string;
+}
+
+/** What the kernel has measured of a connection that nobody relays. */
+export interface KernelFigures {
+  /** Smoothed round-trip time. */
+  readonly rttUs: number;
+  /** Segments sent again. */
+  readonly retransmits: number;
+  readonly durationMs: number;
+}
+
+/** A connection that the kernel tells of, from the moment it opened. */
+export interface ToldConnection {
+  readonly facts: ConnectionFacts;
+  readonly row: TrafficRow;
 }
 
 export class ConnectionLog {
@@ -108,6 +124,23 @@ export class ConnectionLog {
     void relay.ended.then((report) => this.#ended(facts, live, report, verdictOf()));
   }
 
+  /** A connection that goes on without us. Whoever calls this calls `toldClosed()` later. */
+  toldOpened(facts: ConnectionFacts): ToldConnection {
+    const row = this.#traffic.row(trafficLabels(facts, "-"));
+    row.opened++;
+    this.#open.add(facts);
+    if (this.#log.isLevelEnabled("debug")) this.#log.debug(fieldsOf(facts), "connection opened");
+    return { facts, row };
+  }
+
+  toldClosed({ facts, row }: ToldConnection, bytes: RelayBytes, figures: KernelFigures): void {
+    this.#open.delete(facts);
+    row.closed++;
+    row.sentBytes += bytes.toDownstream;
+    row.receivedBytes += bytes.fromDownstream;
+    this.#complete(facts, bytes, undefined, figures);
+  }
+
   #ended(
     facts: ConnectionFacts,
     live: LiveTraffic,
@@ -128,18 +161,23 @@ export class ConnectionLog {
     facts: ConnectionFacts,
     bytes: Pick<RelayReport, "fromDownstream" | "toDownstream">,
     failure: FailureFacts | undefined,
+    figures?: KernelFigures,
   ): void {
     const level = failure ? "error" : "info";
     if (!this.#log.isLevelEnabled(level)) return;
     // A line speaks for its own workload: what the client sent was received by a destination.
     const isSource = facts.reporter === "source";
-    const durationMs = Math.round(this.#timers.nowMs() - facts.sinceMs);
+    const durationMs = Math.round(figures?.durationMs ?? this.#timers.nowMs() - facts.sinceMs);
     this.#log[level](
       {
         ...fieldsOf(facts),
         bytes_sent: isSource ? bytes.fromDownstream : bytes.toDownstream,
         bytes_recv: isSource ? bytes.toDownstream : bytes.fromDownstream,
         duration: `${durationMs}ms`,
+        ...(figures && {
+          rtt: `${(figures.rttUs / 1000).toFixed(3)}ms`,
+          retransmits: figures.retransmits,
+        }),
         ...(failure && { error: failure.reason }),
         ...(failure?.policy !== undefined && { policy: failure.policy }),
       },

@@ -256,8 +256,8 @@ function sourceOfTunnel(
 }
 
 /** The service whose endpoint the workload is on this port: nobody says which one was meant. */
-function guessService(
-  { state }: ProxyContext,
+export function guessService(
+  { state }: Pick<ProxyContext, "state">,
   workload: Workload,
   port: number,
 ): Service | undefined {

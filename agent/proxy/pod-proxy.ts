@@ -63,6 +63,8 @@ const BACKLOG = 4096;
 export class PodProxy {
   readonly pod: StoredPod;
   readonly engine: TunnelEngine;
+  /** By which the kernel names the pod in what it tells of its connections. */
+  readonly netnsCookie: bigint;
   readonly #netns: PodNetns;
   readonly #listeners: readonly Listener[];
   readonly #dns: PodDns | undefined;
@@ -77,6 +79,7 @@ export class PodProxy {
     onDrained: () => void,
   ) {
     this.pod = pod;
+    this.netnsCookie = netns.cookie();
     this.#netns = netns;
     this.engine = engine;
     this.#listeners = listeners;
