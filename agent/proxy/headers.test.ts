@@ -99,6 +99,15 @@ describe("parseAuthority()", () => {
   for (const text of ["", "10.0.0.1", "cart", ":80", "10.0.0.1:0", "10.0.0.1:70000", "1.2.3:80"]) {
     it(`refuses "${text}"`, () => assert.equal(parseAuthority(text), undefined));
   }
+  // Nobody may write an address that we read as another one than policy does.
+  const strange = ["[fe80::1%eth0]:80", "[10.0.0.1]:80", "10.0.0.01:80", "::ffff:10.0.0.1:80"];
+  for (const text of [...strange, "[::1]:80:80", "10.0.0.1:80/", "10.0.0.1 :80", "0:0:80"]) {
+    it(`refuses "${text}"`, () => assert.equal(parseAuthority(text), undefined));
+  }
+  it("reads a mapped address as the IPv4 address that it is", () => {
+    const address = { ip: "10.0.0.1", port: 80 };
+    assert.deepEqual(parseAuthority("[::ffff:10.0.0.1]:80"), { kind: "address", address });
+  });
   for (const text of ["fd00::1:80", "[fd00::1:80", "a b:80", "user@host:80", "http://a:80"]) {
     it(`refuses "${text}"`, () => assert.equal(parseAuthority(text), undefined));
   }

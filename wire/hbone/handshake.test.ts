@@ -311,6 +311,32 @@ describe("InboundHandshakes", () => {
     await until(() => reasons.length === 4, "there is room again");
     assert.equal(reasons[3], "no certificate to show within 100 ms");
   });
+
+  it("makes room for a peer at the cost of one that has taken it all", async (t) => {
+    const handshakes = new InboundHandshakes(DEFAULT_HBONE_SETTINGS, 4);
+    const failed: [string | undefined, string][] = [];
+    let begun = 0;
+    const address = await listen(t, (socket) => {
+      const peer = socket.remoteAddress;
+      begun++;
+      handshakes.begin(socket, () => new Promise(() => {}), {
+        onSecure: () => "not expected",
+        onFailed: (reason) => failed.push([peer, reason]),
+      });
+    });
+    const from = async (localAddress: string) => {
+      const before = begun;
+      plainClient(t, address, localAddress);
+      await until(() => begun > before, "it has come");
+    };
+    for (let count = 0; count < 4; count++) await from("127.0.0.2");
+    await from("127.0.0.3");
+    await from("127.0.0.3");
+    const reasons = failed.map(([peer, reason]) => `${peer} ${/oldest of \d/.exec(reason)?.[0]}`);
+    assert.deepEqual(reasons, ["127.0.0.2 oldest of 4", "127.0.0.2 oldest of 3"]);
+    await from("127.0.0.3");
+    assert.deepEqual(failed[2], ["127.0.0.3", "4 other handshakes are under way"]);
+  });
 });
 
 /** A TLS client that is right in everything but the options. */
@@ -331,8 +357,9 @@ async function rawClient(t: TestContext, address: SocketAddress, options: Connec
   return socket;
 }
 
-function plainClient(t: TestContext, address: SocketAddress): Socket {
-  const socket = createConnection({ host: address.ip, port: address.port });
+function plainClient(t: TestContext, address: SocketAddress, localAddress?: string): Socket {
+  const from = localAddress === undefined ? {} : { localAddress };
+  const socket = createConnection({ host: address.ip, port: address.port, ...from });
   socket.on("error", () => {});
   socket.resume();
   t.after(() => socket.destroy());

@@ -27,6 +27,8 @@ export class InboundHandshakes {
   readonly #settings: HboneSettings;
   readonly #max: number;
   readonly #underWay = new Map<Socket, Handshake>();
+  /** The same by the peer's address, oldest first. */
+  readonly #byPeer = new Map<string, Set<Handshake>>();
 
   constructor(settings: HboneSettings, max = HANDSHAKES_MAX) {
     this.#settings = settings;
@@ -35,13 +37,15 @@ export class InboundHandshakes {
 
   /** @param socket  paused */
   begin(socket: Socket, material: () => Promise<TlsMaterial>, events: HandshakeEvents): void {
-    if (this.#underWay.size >= this.#max) {
+    const peer = socket.remoteAddress ?? "";
+    if (this.#underWay.size >= this.#max && !this.#makeRoomFor(peer)) {
       socket.resetAndDestroy();
       events.onFailed(`${this.#max} other handshakes are under way`);
       return;
     }
-    const handshake = new Handshake(socket, events, () => this.#underWay.delete(socket));
+    const handshake = new Handshake(socket, events, () => this.#forget(socket, peer, handshake));
     this.#underWay.set(socket, handshake);
+    this.#byPeer.set(peer, (this.#byPeer.get(peer) ?? new Set()).add(handshake));
     const { materialTimeoutMs, handshakeTimeoutMs } = this.#settings;
     handshake.limit(materialTimeoutMs, `no certificate to show within ${materialTimeoutMs} ms`);
     material().then(
@@ -52,6 +56,27 @@ export class InboundHandshakes {
       },
       (error: unknown) => handshake.fail(`no certificate to show: ${reasonOf(error)}`),
     );
+  }
+
+  /**
+   * Whoever opens sockets and says nothing on them takes its own place, not that of the others: the
+   * oldest handshake of the peer that has most gives way, if the newcomer has fewer even with it.
+   */
+  #makeRoomFor(peer: string): boolean {
+    const own = this.#byPeer.get(peer)?.size ?? 0;
+    const sets = [...this.#byPeer.values()];
+    const most = sets.reduce((a, b) => (b.size > a.size ? b : a), new Set<Handshake>());
+    if (most.size <= own + 1) return false;
+    const [oldest] = most;
+    oldest?.fail(`it was the oldest of ${most.size} of this peer when there was no more room`);
+    return true;
+  }
+
+  #forget(socket: Socket, peer: string, handshake: Handshake): void {
+    this.#underWay.delete(socket);
+    const ofPeer = this.#byPeer.get(peer);
+    ofPeer?.delete(handshake);
+    if (ofPeer?.size === 0) this.#byPeer.delete(peer);
   }
 
   #handOver(socket: Socket, material: TlsMaterial, handshake: Handshake): void {
