@@ -143,14 +143,16 @@ def checksum(data):
     total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
     while total >> 16: total = (total & 0xffff) + (total >> 16)
     return ~total & 0xffff
-def send(flags):
-    head = struct.pack("!HHLLBBHHH", 40000, 8080, 1, 1, 5 << 4, flags, 1024, 0, 0)
+def send(port, flags):
+    head = struct.pack("!HHLLBBHHH", port, 8080, 1, 1, 5 << 4, flags, 1024, 0, 0)
     pseudo = socket.inet_aton("10.1.1.2") + socket.inet_aton("10.1.2.2") + struct.pack("!BBH", 0, 6, 20)
     head = head[:16] + struct.pack("!H", checksum(pseudo + head)) + head[18:]
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
     raw.sendto(head, ("10.1.2.2", 0))
-for flags in (0x10, 0x11, 0x12, 0x04): send(flags)
-s = socket.socket(); s.bind(("10.1.1.2", 40000)); dial("10.1.2.2", 8080, s)`);
+for flags in (0x10, 0x11, 0x12, 0x04, 0x01, 0x00):
+    send(40000 + flags, flags)
+    s = socket.socket(); s.bind(("10.1.1.2", 40000 + flags)); dial("10.1.2.2", 8080, s)`);
+      assert.equal(lines.split("\n").length, 6);
       assert.doesNotMatch(lines, /app accept/);
     });
 
@@ -201,7 +203,14 @@ dial("10.1.2.2", 8080, prepare=lambda s: s.setsockopt(socket.SOL_SOCKET, socket.
 def bind(s):
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(("10.1.1.2", 41000))`;
-    assert.match(await a(`${from}\ndial("10.1.2.2", 8080, prepare=bind)`), / inbound ipv4 /);
+    const program = `${PYTHON}${from}
+s = dial("10.1.2.2", 8080, prepare=bind); print("up", flush=True); time.sleep(60)`;
+    const captured = network.a.start("/usr/bin/python3", ["-c", program]);
+    let output = "";
+    captured.stdout?.on("data", (data) => {
+      output += data;
+    });
+    await until("it is captured", () => / inbound ipv4 .*\nup/.test(output));
     // As the agent does it, but for the port, which the kernel would have to choose so by chance.
     const line = await b(`${from}
 def speak_for(s):
@@ -209,7 +218,27 @@ def speak_for(s):
     s.setsockopt(socket.IPPROTO_IP, 19, 1)
     bind(s)
 dial("10.1.2.2", 8080, prepare=speak_for)`);
+    const ours = ["-Htn", "state", "fin-wait-2", "sport", "=", ":15006"];
+    const { stdout } = await network.b.run("ss", ours);
+    captured.kill();
+    await once(captured, "close");
     assert.match(line, / app accept=10.1.1.2:41000 /);
+    assert.match(stdout, /10\.1\.1\.2:41000/, "the client's own has gone on");
+  });
+
+  it("refuses what NAT does not lead to the agent, for whatever reason", async () => {
+    await rig.enrol(network.a);
+    await rig.enrol(network.b);
+    for (const [pod, chain] of [
+      [network.a, "leave"],
+      [network.b, "arrive"],
+    ] as const) {
+      await pod.run("nft", ["flush", "chain", "inet", "aquifer_v1", chain]);
+    }
+    const refused = "ECONNREFUSED\nECONNREFUSED";
+    assert.equal(await a(`dial("10.1.2.2", 8080); dial("fd00:2::2", 8080)`), refused);
+    rig.datapath.forget(uidOf(network.a));
+    assert.equal(await a(`dial("10.1.2.2", 8080); dial("fd00:2::2", 8080)`), refused);
   });
 
   describe("without its agent", () => {
