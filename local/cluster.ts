@@ -17,6 +17,7 @@ import { SupervisedProcess } from "./mesh/supervise.ts";
 import { FABRIC, type Names, nodeName } from "./names.ts";
 import { addNetns, ipBatch, netnsPath, setSysctls } from "./network/ip.ts";
 import { fabricLinks, nodeLinks, ROUTER_SETTINGS } from "./network/links.ts";
+import { NodeProber } from "./prober/node-prober.ts";
 import { writeWhole } from "./state/files.ts";
 import type { Ledger } from "./state/ledger.ts";
 
@@ -29,6 +30,7 @@ export interface ClusterNode {
   readonly name: string;
   readonly netns: string;
   readonly agent: AgentClient | undefined;
+  readonly prober: NodeProber | undefined;
 }
 
 export interface ClusterEvents {
@@ -77,7 +79,8 @@ export class Cluster {
     this.nodes = Array.from({ length: config.nodes }, (_, index) => {
       const name = nodeName(index + 1);
       const agent = config.mesh ? new AgentClient(names.agentSocket(name)) : undefined;
-      return { number: index + 1, name, netns: names.netns(name), agent };
+      const prober = config.mesh ? this.#proberOf(name) : undefined;
+      return { number: index + 1, name, netns: names.netns(name), agent, prober };
     });
   }
 
@@ -119,6 +122,8 @@ export class Cluster {
       this.#writeTokens().catch((error: unknown) => this.#events.onNote(reasonOf(error)));
     }, TOKEN_RENEWAL_MS);
     this.#renewal.unref();
+    // First: the agents attach to their cgroups.
+    await Promise.all(this.nodes.map(({ prober }) => prober?.start()));
     await Promise.all(this.nodes.map((node) => this.#startAgent(node)));
     await Promise.all([...this.#agents.values()].map(({ firstUp }) => firstUp.promise));
   }
@@ -170,7 +175,10 @@ export class Cluster {
     this.#controlReady.resolve();
     const agents = [...this.#agents.values()];
     for (const { firstUp } of agents) firstUp.resolve();
-    await Promise.all(agents.map(({ process }) => process.stop(STOP_GRACE_MS)));
+    await Promise.all([
+      ...agents.map(({ process }) => process.stop(STOP_GRACE_MS)),
+      ...this.nodes.map(({ prober }) => prober?.stop(STOP_GRACE_MS)),
+    ]);
     await Promise.all([this.#control?.stop(STOP_GRACE_MS), this.#fabric?.stop(STOP_GRACE_MS)]);
   }
 
@@ -280,6 +288,23 @@ export class Cluster {
     return join(this.#names.nodeDir(node), "token");
   }
 
+  #proberCgroup(node: string): string {
+    return join(this.#names.placeCgroup(node), "prober");
+  }
+
+  #proberOf(node: string): NodeProber {
+    return new NodeProber({
+      node,
+      place: {
+        cgroup: this.#proberCgroup(node),
+        netnsPath: netnsPath(this.#names.netns(node)),
+      },
+      environment: this.#config.ownEnvironment,
+      logPath: join(this.#names.nodeDir(node), "prober.log"),
+      onNote: (note) => this.#events.onNote(note),
+    });
+  }
+
   async #startAgent(node: ClusterNode): Promise<void> {
     const dir = this.#names.nodeDir(node.name);
     const root = join(this.#names.controlDir, "root-cert.pem");
@@ -309,6 +334,7 @@ export class Cluster {
         AQUIFER_AGENT_SOCKET: this.#names.agentSocket(node.name),
         AQUIFER_STATE_DIR: join(dir, "state"),
         AQUIFER_CGROUP_ROOT: this.#names.placeCgroup(node.name),
+        AQUIFER_PROBE_CGROUP: this.#proberCgroup(node.name),
         AQUIFER_PIN_DIR: this.#names.pinDir(node.name),
         ...this.#config.agentEnvironment,
       },

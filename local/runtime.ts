@@ -327,6 +327,7 @@ export class Runtime {
       ledger: this.#ledger,
       limiter: this.#limiter,
       agent: node.agent,
+      prober: node.prober,
       baseEnvironment: this.config.podEnvironment,
       onChange: () => {
         this.#requestPass();

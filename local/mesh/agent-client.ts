@@ -11,6 +11,9 @@ export interface EnrolledPod {
   readonly serviceAccount: string;
   readonly addresses: readonly IpAddress[];
   readonly netns: string;
+  readonly probePorts: readonly number[];
+  /** With its mode as the user wrote it: the agent says what is wrong with it. */
+  readonly strictEgress?: { readonly mode: string; readonly cgroup: string };
   readonly dns: ResolverSettings & { readonly capture: boolean };
 }
 

@@ -6,12 +6,13 @@ import { reasonOf } from "#core/errors.ts";
 import type { IpAddress } from "#core/ip.ts";
 import type { ContainerSpec, ProbeSpec, RestartPolicy } from "../object/object.ts";
 import type { ProbeKind } from "../object/parse-probe.ts";
+import type { NodeProber } from "../prober/node-prober.ts";
 import { createCgroup, killCgroup } from "../state/cgroup.ts";
 import { type Container, type ContainerEvent, INITIAL, next } from "./container.ts";
 import { enterBeside, enterNew, type PodPlace, type Program } from "./enter.ts";
 import { cutLog, openLog, removeLog } from "./log-file.ts";
 import { count, delayMs, firstDelayMs, UNPROBED } from "./probe.ts";
-import { attempt } from "./prober.ts";
+import { attempt, type ProbeOutcome } from "./prober.ts";
 
 export interface ContainerOptions {
   readonly spec: ContainerSpec;
@@ -20,6 +21,8 @@ export interface ContainerOptions {
   /** Its own cgroup inside that of the pod. */
   readonly place: PodPlace & { readonly netnsPath: string };
   readonly ip: IpAddress;
+  /** Who connects for a probe at the moment; undefined for the runtime itself, from inside. */
+  readonly prober: () => NodeProber | undefined;
   readonly program: Program;
   readonly logPath: string;
   readonly onChange: () => void;
@@ -178,13 +181,10 @@ export class ContainerLoop {
 
   /** Ends by a rejection when `signal` is aborted. */
   async #probeLoop(kind: ProbeKind, spec: ProbeSpec, signal: AbortSignal): Promise<void> {
-    const { place, ip } = this.#options;
-    const { netnsPath } = place;
-    const enter = (command: readonly string[]) => this.enter(command) ?? ["false"];
     let state = UNPROBED;
     await delay(firstDelayMs(kind, spec), undefined, { signal });
     for (;;) {
-      const outcome = await attempt(spec, { netnsPath, ip, enter });
+      const outcome = await this.#attempt(spec);
       if (signal.aborted) return;
       const before = state.healthy;
       state = count(kind, spec, state, outcome.ok);
@@ -201,6 +201,14 @@ export class ContainerLoop {
       }
       await delay(delayMs(kind, spec, state), undefined, { signal });
     }
+  }
+
+  #attempt(spec: ProbeSpec): Promise<ProbeOutcome> {
+    const { place, ip, prober } = this.#options;
+    const fromNode = spec.handler.kind === "exec" ? undefined : prober();
+    if (fromNode !== undefined) return fromNode.attempt(spec, ip);
+    const enter = (command: readonly string[]) => this.enter(command) ?? ["false"];
+    return attempt(spec, { netnsPath: place.netnsPath, ip, enter });
   }
 
   #cutLog(): void {

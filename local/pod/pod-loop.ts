@@ -11,12 +11,14 @@ import { addNetns, deleteNetns, ipBatch, netnsPath } from "../network/ip.ts";
 import { podLinkName, podLinks, podUplink } from "../network/links.ts";
 import type { PodView } from "../plan/endpoints.ts";
 import type { ExistingPod, NewPod } from "../plan/pods.ts";
+import type { NodeProber } from "../prober/node-prober.ts";
 import { createCgroup, removeCgroup } from "../state/cgroup.ts";
 import type { Ledger } from "../state/ledger.ts";
 import { type Container, isReady, type PodPhase, podPhase } from "./container.ts";
 import { ContainerLoop } from "./container-loop.ts";
 import { commandOf, environmentOf, type PodFields } from "./environment.ts";
 import { resolverSettings, writePodFiles } from "./files.ts";
+import { probePorts, STRICT_EGRESS, strictEgress } from "./guard.ts";
 
 export type MeshState =
   | { readonly phase: "outside" }
@@ -43,6 +45,8 @@ export interface PodOptions {
   readonly limiter: Limiter;
   /** Of the pod's node; undefined where the runtime has no mesh. */
   readonly agent: AgentClient | undefined;
+  /** Of the pod's node, likewise. */
+  readonly prober: NodeProber | undefined;
   /** What every container's environment begins with. */
   readonly baseEnvironment: Readonly<Record<string, string>>;
   readonly onChange: () => void;
@@ -162,9 +166,13 @@ export class PodLoop {
 
   /** What may change while the pod runs: its metadata, and whether it belongs in the mesh. */
   update(metadata: Pick<NewPod, "labels" | "annotations">, wantsMesh: boolean): void {
+    const isAsBefore = metadata.annotations[STRICT_EGRESS] === this.#annotations[STRICT_EGRESS];
     this.#labels = metadata.labels;
     this.#annotations = metadata.annotations;
     this.#wantsMesh = wantsMesh;
+    if (!isAsBefore && this.#mesh.phase === "enrolled") {
+      this.#mesh = { phase: "enrolling", reason: "its annotations have changed" };
+    }
     if (this.#hasNetwork && !this.terminating) void this.#followMesh();
   }
 
@@ -290,6 +298,8 @@ export class PodLoop {
       serviceAccount: pod.spec.serviceAccount,
       addresses: [addresses.ipv4, addresses.ipv6],
       netns: netnsPath(this.#netns),
+      probePorts: probePorts(pod.spec.containers),
+      ...strictEgress(this.#annotations, this.#cgroup),
       dns: {
         ...resolverSettings(pod.namespace),
         capture: pod.annotations[DNS_CAPTURE] !== "false",
@@ -327,6 +337,9 @@ export class PodLoop {
         hostname,
       },
       ip: addresses.ipv4,
+      // As the kubelet's, once the agent knows the pod's probes. Before, and outside of the mesh,
+      // the runtime connects from inside: unlike the kubelet it need not wait for either.
+      prober: () => (this.#mesh.phase === "enrolled" ? this.options.prober : undefined),
       program: {
         command: commandOf(spec, environment),
         workingDir: spec.workingDir,

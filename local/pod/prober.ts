@@ -1,4 +1,4 @@
-/** One attempt of a probe, made from inside the pod. */
+/** One attempt of a probe, made from inside the pod or from where this process is. */
 import { spawn } from "node:child_process";
 import { request } from "node:http";
 import { Socket } from "node:net";
@@ -7,7 +7,8 @@ import { type IpAddress, isIpv4, parseIp } from "#core/ip.ts";
 import type { ProbeHandler, ProbeSpec } from "../object/object.ts";
 
 export interface ProbeTarget {
-  readonly netnsPath: string;
+  /** Undefined for this process's own. */
+  readonly netnsPath: string | undefined;
   readonly ip: IpAddress;
   /** The command line that runs a command inside the container. */
   readonly enter: (command: readonly string[]) => readonly string[];
@@ -112,8 +113,8 @@ function getStatus(
 }
 
 /**
- * Connects from the pod's own namespace to its own address: such a connection is never captured,
- * so that a probe asks the program and not the mesh.
+ * From the pod's own namespace to its own address: such a connection is never captured. From the
+ * node's: the agent of an enrolled pod lets it in, see docs/local.md.
  */
 async function connectInside(
   { netnsPath, ip }: ProbeTarget,
@@ -122,7 +123,7 @@ async function connectInside(
   signal: AbortSignal,
 ): Promise<Socket> {
   const address = host === undefined ? ip : parseIp(host);
-  const socket = await openInside(netnsPath, address);
+  const socket = netnsPath === undefined ? new Socket() : await openInside(netnsPath, address);
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const abort = () => socket.destroy(new Error("timed out"));
   signal.addEventListener("abort", abort, { once: true });
