@@ -1,6 +1,6 @@
 /**
  * Health probes from the node: which cgroup they come from, and which ports of which pods expect
- * them (docs/decisions/0017-probes.md).
+ * them (docs/decisions/0012-probes.md).
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, statSync, unlinkSync } from "node:fs";
