@@ -18,10 +18,12 @@ import { Readiness } from "./admin/readiness.ts";
 import { type AdminServers, serveAdmin } from "./admin/servers.ts";
 import type { AgentConfig } from "./config.ts";
 import { controlEndpoint } from "./control-endpoint.ts";
+import { DirectLoop } from "./direct/direct-loop.ts";
 import { CertificateStore } from "./identity/certificate-store.ts";
 import { WantedIdentities } from "./identity/wanted.ts";
 import { cgroup2Mount } from "./kernel/cgroup.ts";
 import type { Datapath } from "./kernel/datapath.ts";
+import type { DirectTables } from "./kernel/direct-tables.ts";
 import { openRung } from "./kernel/rung.ts";
 import { formatLogLevels, type Loggers } from "./log.ts";
 import { type AgentMetrics, createMetrics } from "./metrics.ts";
@@ -31,7 +33,7 @@ import type { PodProxy } from "./proxy/pod-proxy.ts";
 import { createProxyRuntime, type ProxyRuntime } from "./proxy/runtime.ts";
 import { SYSTEM_TIMERS } from "./timers.ts";
 import { EnrollmentLoop } from "./workload/enrollment-loop.ts";
-import { createKernelHost } from "./workload/kernel-host.ts";
+import { createKernelHost, openNetnsIfThere } from "./workload/kernel-host.ts";
 import { type LocalApi, serveLocalApi } from "./workload/local-api.ts";
 import type { Pod } from "./workload/pod.ts";
 import { createPodStore, readBootId } from "./workload/pod-store.ts";
@@ -52,6 +54,8 @@ interface Parts {
   readonly runtime: ProxyRuntime;
   readonly pods: EnrollmentLoop<Netns, PodProxy>;
   readonly metrics: AgentMetrics;
+  /** Undefined where capture knows no direct connections. */
+  readonly direct: DirectLoop | undefined;
   readonly progress: Progress;
 }
 
@@ -88,6 +92,7 @@ export async function startAgent(
     parts.certificates.close();
     parts.authority.close();
     parts.runtime.context.live.close();
+    parts.direct?.close();
     parts.datapath.close();
     await admin?.close();
   };
@@ -146,12 +151,16 @@ function createParts(config: AgentConfig, loggers: Loggers): Parts {
     timers,
     log: loggers.for("enrolment"),
     drainLimitMs,
-    onChange: retain,
+    onChange: () => {
+      retain();
+      direct?.changed();
+    },
   });
+  const direct = datapath.direct && directLoop(datapath.direct, runtime, pods, loggers);
   const metrics = createMetrics(metricsSources(runtime, pods, certificates, datapath));
   const progress = { hasDiscovered: false, hasRestored: false, isStopping: false, adopted: [] };
   return {
-    ...{ config, loggers, datapath, authority, certificates },
+    ...{ config, loggers, datapath, authority, certificates, direct },
     ...{ runtime, pods, metrics, progress },
   };
 }
@@ -179,6 +188,25 @@ function dnsOptions(
   return dns.capture && rung === "ebpf"
     ? { forwardTimeoutMs: dns.forwardTimeoutMs, events }
     : undefined;
+}
+
+function directLoop(
+  tables: DirectTables,
+  { context: { state, counts, timers } }: ProxyRuntime,
+  pods: EnrollmentLoop<Netns, PodProxy>,
+  loggers: Loggers,
+): DirectLoop {
+  return new DirectLoop({
+    tables,
+    state,
+    pods: () => pods.enrolled(),
+    openNetns: openNetnsIfThere,
+    timers,
+    log: loggers.for("direct"),
+    onClosed: () => {
+      counts.closedByPolicy++;
+    },
+  });
 }
 
 function metricsSources(
@@ -226,7 +254,8 @@ function restorePods({ pods, datapath, progress, loggers }: Parts): void {
   progress.hasRestored = true;
 }
 
-function startDiscovery({ config, loggers, runtime, metrics, progress }: Parts): DiscoveryClient {
+function startDiscovery(parts: Parts): DiscoveryClient {
+  const { config, loggers, runtime, metrics, progress, direct } = parts;
   const log = loggers.for("xds");
   const { node } = config;
   const discovery = startDiscoveryClient({
@@ -259,6 +288,7 @@ function startDiscovery({ config, loggers, runtime, metrics, progress }: Parts):
   });
   void discovery.ready.then(() => {
     progress.hasDiscovered = true;
+    direct?.start();
     log.info("first state received");
   });
   return discovery;

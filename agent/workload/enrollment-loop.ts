@@ -109,6 +109,13 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
     });
   }
 
+  /** The pods that are up. */
+  enrolled(): readonly StoredPod[] {
+    return [...this.#entries.values()].flatMap(({ state }) =>
+      state.phase === "up" ? [state.pod] : [],
+    );
+  }
+
   /** Of the pods that are up. */
   proxies(): readonly Proxy[] {
     return [...this.#entries.values()].flatMap(({ proxy }) => (proxy ? [proxy] : []));

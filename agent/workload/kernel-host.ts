@@ -34,7 +34,8 @@ export function createKernelHost(options: KernelHostOptions): PodHost<Netns, Pod
   };
 }
 
-function openNetnsIfThere(path: string): Netns | undefined {
+/** Undefined where nothing is at `path` any more. */
+export function openNetnsIfThere(path: string): Netns | undefined {
   try {
     return openNetns(path);
   } catch (error) {

@@ -39,11 +39,8 @@ export function chooseEndpoint(
   endpoints: readonly Workload[],
   context: ChoiceContext,
 ): Endpoint | undefined {
-  const usable = endpoints
-    .filter((workload) => isAllowed(service, workload) && !context.tried.has(workload.uid))
-    .map((workload) => toEndpoint(service, workload, context))
-    .filter((endpoint) => endpoint !== undefined);
-  const near = nearest(usable, service.loadBalancing, context.client);
+  const untried = endpoints.filter(({ uid }) => !context.tried.has(uid));
+  const near = eligibleEndpoints(service, untried, context);
   const first = draw(near, context.random);
   if (first === undefined || near.length === 1) return first;
   const second = draw(
@@ -51,6 +48,19 @@ export function chooseEndpoint(
     context.random,
   );
   return second !== undefined && load(second, context) < load(first, context) ? second : first;
+}
+
+/** Those of `endpoints` that one is drawn from. */
+export function eligibleEndpoints(
+  service: Service,
+  endpoints: readonly Workload[],
+  context: Pick<ChoiceContext, "client" | "servicePort" | "dialled">,
+): readonly Endpoint[] {
+  const usable = endpoints
+    .filter((workload) => isAllowed(service, workload))
+    .map((workload) => toEndpoint(service, workload, context))
+    .filter((endpoint) => endpoint !== undefined);
+  return nearest(usable, service.loadBalancing, context.client);
 }
 
 /** The endpoint's own port for a port of the service; 0 where it does not offer it. */
@@ -83,7 +93,7 @@ function isAllowed(service: Service, workload: Workload): boolean {
 function toEndpoint(
   service: Service,
   workload: Workload,
-  context: ChoiceContext,
+  context: Pick<ChoiceContext, "client" | "servicePort" | "dialled">,
 ): Endpoint | undefined {
   const port = targetPortOf(service, workload, context.servicePort);
   if (port === 0) return undefined;
