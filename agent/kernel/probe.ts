@@ -169,6 +169,33 @@ interface Places {
 
 /** A cgroup and a network namespace that nobody else uses. */
 async function makePlaces(cgroupRoot: () => string): Promise<Places> {
+  const netns = await makeNetns();
+  try {
+    const cgroup = makeCgroup(cgroupRoot);
+    const remove = () => {
+      netns.remove();
+      if (cgroup !== undefined) rmdirSync(cgroup);
+    };
+    return { cgroup: cgroup ?? "", netns: netns.netns, remove };
+  } catch (error) {
+    netns.remove();
+    throw error;
+  }
+}
+
+/** @returns undefined where there is no place for one */
+function makeCgroup(cgroupRoot: () => string): string | undefined {
+  if (missingWhen(cgroupRoot) !== undefined) return undefined;
+  const path = join(cgroupRoot(), `aquifer-probe-${process.pid}`);
+  try {
+    mkdirSync(path);
+    return path;
+  } catch (error) {
+    throw new MeshError("SETTINGS_INVALID", `Cannot probe in cgroup "${path}"`, { cause: error });
+  }
+}
+
+async function makeNetns(): Promise<{ readonly netns: Netns; remove(): void }> {
   const child = spawn("unshare", ["--net", "--", "sh", "-c", "echo; read end"], {
     stdio: ["pipe", "pipe", "ignore"],
   });
@@ -182,15 +209,11 @@ async function makePlaces(cgroupRoot: () => string): Promise<Places> {
     throw new MeshError("KERNEL_CALL_FAILED", cannot);
   }
   const netns = openNetns(child.pid);
-  const root = missingWhen(cgroupRoot) === undefined ? cgroupRoot() : undefined;
-  const cgroup = root && join(root, `aquifer-probe-${process.pid}`);
-  if (cgroup !== undefined) mkdirSync(cgroup);
   const remove = () => {
     child.stdin.end();
     netns.close();
-    if (cgroup !== undefined) rmdirSync(cgroup);
   };
-  return { cgroup: cgroup ?? "", netns, remove };
+  return { netns, remove };
 }
 
 function nftFeatures(): readonly Feature[] {
