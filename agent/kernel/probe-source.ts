@@ -33,7 +33,7 @@ export class ProbeSource {
   readonly #ports: BpfMap;
   readonly #counters: BpfMap;
 
-  /** Makes the maps, or takes over those that are pinned. Nothing is attached before `refresh()`. */
+  /** Makes the maps, or takes over those that are pinned. Nothing is attached before `start()`. */
   constructor(pins: Pins, objectDir: string, options: ProbeOptions | undefined) {
     this.#pins = pins;
     this.#objectDir = objectDir;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What a pod under strict egress may send. Pure, as decide.h; test/kernel/strict-egress.test.ts sends
- * each kind.
+ * What a pod under strict egress may send. Pure, as decide.h: test/kernel/strict-egress.test.ts
+ * sends each kind.
  */
 #ifndef MESH_STRICT_H
 #define MESH_STRICT_H
