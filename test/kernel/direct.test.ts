@@ -10,6 +10,18 @@ import { PYTHON, Rig, uidOf } from "./rig.ts";
 const APPLICATION = `
 both = lambda s: s.setsockopt(41, 26, 0)
 for port in (80, 81, 82, 83): serve("::", port, 100000, prepare=both)
+silent = socket.create_server(("0.0.0.0", 84))
+def echo(server):
+    while True:
+        c, _ = server.accept()
+        got = b""
+        while True:
+            part = c.recv(65536)
+            if not part: break
+            got += part
+        c.sendall(got); c.close()
+echoing = socket.create_server(("0.0.0.0", 85))
+threading.Thread(target=echo, args=(echoing,), daemon=True).start()
 print("ready", flush=True)
 time.sleep(60)
 `;
@@ -176,5 +188,65 @@ open("${a().cgroup}/cgroup.procs", "w").write(str(os.getpid()))
 os.rmdir("${a().cgroup}/inner")
 `);
     assert.match(line, / app .*\nEPERM$/);
+  });
+
+  it("ends a connection that is named by its ends, and leaves the listener", async () => {
+    const child = a().start("/usr/bin/python3", [
+      "-c",
+      `${PYTHON}
+s = socket.socket(); s.connect(("10.1.2.2", 84)); print(s.getsockname()[1], flush=True)
+try: print(s.recv(1))
+except OSError as error: print(errno.errorcode[error.errno], flush=True)
+`,
+    ]);
+    const lines: string[] = [];
+    child.stdout?.on("data", (data) => lines.push(String(data).trim()));
+    rig.direct.replacePolicies([row(84, "allow")]);
+    const port = await waitFor("the connection", () => Number(lines[0]));
+    const source = { ip: a().ip4, port };
+    const destination = { ip: b().ip4, port: 84 };
+    const [open] = [...rig.direct.connections()];
+    assert.deepEqual(open, { source, destination, sourceNetns: a().netns.cookie() });
+    assert.equal(b().netns.destroyTcp(destination, { ...source, port: 1 }), false);
+    assert.equal(b().netns.destroyTcp(destination, source), true);
+    assert.equal(await waitFor("the end", () => lines[1]), "ECONNRESET");
+    await isEmpty();
+    admit();
+    assert.match(await python(`dial("10.1.2.2", 80)`), / app /);
+  });
+
+  it("takes the connections of a pod to the agent once it is withdrawn", async () => {
+    rig.direct.withdraw(uidOf(b()));
+    assert.match(await python(`dial("10.1.2.2", 80)`), / out4 /);
+    admit();
+    rig.direct.withdraw(uidOf(a()));
+    assert.match(await python(`dial("10.1.2.2", 80)`), / out4 /);
+    admit();
+  });
+
+  it("behaves as TCP does: halves, urgent data, resets, much data to a slow reader", async () => {
+    rig.direct.replacePolicies([row(85, "allow")]);
+    const line = await python(`
+s = socket.create_connection(("10.1.2.2", 85), 10)
+data = os.urandom(1 << 20); s.sendall(data); s.send(b"!", socket.MSG_OOB); s.shutdown(socket.SHUT_WR)
+back = b""
+while len(back) < len(data):
+    time.sleep(0.001); part = s.recv(65536)
+    if not part: break
+    back += part
+print(back == data, s.recv(1) == b"")
+`);
+    assert.equal(line, "True True");
+    admit();
+    await isEmpty();
+  });
+
+  // Last: the agent is gone.
+  it("goes on, and decides, without an agent", async () => {
+    rig.datapath.close();
+    assert.match(await python(`dial("10.1.2.2", 80)`), / app /);
+    assert.equal(await python(`dial("10.1.2.2", 81)`), "EPERM");
+    rig.datapath = rig.open();
+    assert.match(await python(`dial("10.1.2.2", 80)`), / app /);
   });
 });
