@@ -18,6 +18,7 @@ import { Readiness } from "./admin/readiness.ts";
 import { type AdminServers, serveAdmin } from "./admin/servers.ts";
 import type { AgentConfig } from "./config.ts";
 import { controlEndpoint } from "./control-endpoint.ts";
+import { Flows } from "./flow/flows.ts";
 import { DirectLoop } from "./direct/direct-loop.ts";
 import { CertificateStore } from "./identity/certificate-store.ts";
 import { WantedIdentities } from "./identity/wanted.ts";
@@ -54,6 +55,7 @@ interface Parts {
   readonly runtime: ProxyRuntime;
   readonly pods: EnrollmentLoop<Netns, PodProxy>;
   readonly metrics: AgentMetrics;
+  readonly flows: Flows;
   /** Undefined where capture knows no direct connections. */
   readonly direct: DirectLoop | undefined;
   readonly progress: Progress;
@@ -85,6 +87,8 @@ export async function startAgent(
       : watchProbes(parts.datapath, SYSTEM_TIMERS, loggers.for("enrolment"));
   const stop = async () => {
     parts.progress.isStopping = true;
+    // At once: a successor that starts while this agent drains becomes the one who is told.
+    parts.flows.stop();
     stopProbes?.();
     await api?.close();
     await parts.pods.close(config.drainLimitMs);
@@ -100,6 +104,7 @@ export async function startAgent(
     admin = await serveAdmin(adminOptions(parts, onQuit));
     log.info(admin.addresses, "admin servers listen");
     restorePods(parts);
+    parts.flows.start();
     discovery = startDiscovery(parts);
     api = await serveLocalApi(config.socketPath, parts.pods, loggers.for("enrolment"));
     log.info({ node: config.node.name, socket: config.socketPath, version: VERSION }, "started");
@@ -156,12 +161,19 @@ function createParts(config: AgentConfig, loggers: Loggers): Parts {
       direct?.changed();
     },
   });
+  const flows = new Flows({
+    open: () => datapath.openFlows(),
+    ...{ state: context.state, connections: context.connections, timers },
+    podOf: (netns) => pods.proxies().find((proxy) => proxy.netnsCookie === netns)?.pod,
+    policyOf: () => undefined,
+    log: loggers.for("flows"),
+  });
   const direct = datapath.direct && directLoop(datapath.direct, runtime, pods, loggers);
-  const metrics = createMetrics(metricsSources(runtime, pods, certificates, datapath));
+  const metrics = createMetrics(metricsSources(runtime, pods, certificates, datapath, flows));
   const progress = { hasDiscovered: false, hasRestored: false, isStopping: false, adopted: [] };
   return {
     ...{ config, loggers, datapath, authority, certificates, direct },
-    ...{ runtime, pods, metrics, progress },
+    ...{ runtime, pods, metrics, progress, flows },
   };
 }
 
@@ -214,6 +226,7 @@ function metricsSources(
   pods: EnrollmentLoop<Netns, PodProxy>,
   certificates: CertificateStore,
   datapath: Datapath,
+  flows: Flows,
 ) {
   const { state, connections, counts } = context;
   return {
@@ -230,6 +243,7 @@ function metricsSources(
     rung: datapath.rung,
     datapathCounters: () => ({ ...datapath.counters(), ...datapath.guardCounters() }),
     dnsCounters: () => datapath.dnsCounters(),
+    flows: () => flows.numbers(),
     unknownPolicies: () => {
       const workloads = pods.list().map(({ pod }) => state.localWorkload(pod));
       const unknown = workloads.flatMap((workload) =>

@@ -40,6 +40,7 @@ function createSources() {
     rung: "ebpf",
     datapathCounters: () => ({ captured: 7 }),
     dnsCounters: () => ({ answered: 8 }),
+    flows: () => ({ events: { directOut: 9 }, retransmits: { agentOut: 2 }, lost: { flows: 3 } }),
     unknownPolicies: () => 1,
     certificates: () => [],
     version: "1.2.3",

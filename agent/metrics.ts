@@ -17,9 +17,19 @@ export interface MetricsSources {
   readonly rung: string;
   readonly datapathCounters: () => Readonly<Record<string, number>>;
   readonly dnsCounters: () => Readonly<Record<string, number>>;
+  readonly flows: () => FlowNumbers;
   readonly unknownPolicies: () => number;
   readonly certificates: () => readonly CertificateStatus[];
   readonly version: string;
+}
+
+/** Of the kernel's account of connections. */
+export interface FlowNumbers {
+  /** By the role of the socket, and refusals. */
+  readonly events: Readonly<Record<string, number>>;
+  readonly retransmits: Readonly<Record<string, number>>;
+  /** By reason. */
+  readonly lost: Readonly<Record<string, number>>;
 }
 
 /** Numbers that are counted where they happen. */
@@ -57,6 +67,7 @@ export function createMetrics(sources: MetricsSources): AgentMetrics {
   addState(registry, sources);
   addRung(registry, sources);
   addDatapath(registry, sources);
+  addFlows(registry, sources);
   const counters = addEvents(registry);
   const dns = addDns(registry);
   return {
@@ -198,6 +209,27 @@ function addDatapath(
   add("aquifer_endpoint_retries_total", "Attempts at another endpoint", "endpointRetries");
   add("aquifer_handshakes_failed_total", "Inbound sessions that failed", "handshakesFailed");
   add("aquifer_closed_by_policy_total", "Connections a new policy closed", "closedByPolicy");
+}
+
+function addFlows(registry: Registry, { flows }: MetricsSources): void {
+  addCounter(registry, {
+    name: "aquifer_flow_events_total",
+    help: "What the kernel has told of sockets and refusals",
+    label: "role",
+    read: () => flows().events,
+  });
+  addCounter(registry, {
+    name: "aquifer_flow_retransmits_total",
+    help: "Segments that sockets of pods and agent had to send again, once they are closed",
+    label: "role",
+    read: () => flows().retransmits,
+  });
+  addCounter(registry, {
+    name: "aquifer_flow_events_lost_total",
+    help: "Connections and refusals that the kernel saw and nobody is told of",
+    label: "reason",
+    read: () => flows().lost,
+  });
 }
 
 function addEvents(registry: Registry) {
