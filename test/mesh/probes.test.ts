@@ -99,7 +99,7 @@ describe("probes of pods that take no plaintext", () => {
     );
   });
 
-  it("go on while there is no agent", async () => {
+  it("go on with the agent that follows one that was killed", async () => {
     const { nodes } = await mesh.status();
     const pid = nodes[0]?.agent?.pid ?? 0;
     process.kill(pid, "SIGKILL");
