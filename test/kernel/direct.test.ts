@@ -241,6 +241,33 @@ print(back == data, s.recv(1) == b"")
     await isEmpty();
   });
 
+  it("never lets through what both the old and the new table deny", async () => {
+    const attempt = python(`
+seen = {80: set(), 81: set()}
+for _ in range(2000):
+    for port in (80, 81):
+        s = socket.socket(); s.settimeout(5)
+        try: s.connect(("10.1.2.2", port)); seen[port].add("open")
+        except OSError as error: seen[port].add(errno.errorcode[error.errno])
+        s.close()
+print(sorted(seen[81]), "open" in seen[80])
+`);
+    let isOver = false;
+    const result = attempt.finally(() => {
+      isOver = true;
+    });
+    let swaps = 0;
+    await waitFor("the attempts", () => {
+      const rest = swaps++ % 2 === 0 ? [row(80, "allow")] : [row(80, "deny"), row(83, "allow")];
+      rig.direct.replacePolicies([row(81, "deny"), ...rest]);
+      return isOver;
+    });
+    assert.equal(await result, "['EPERM'] True");
+    assert.ok(swaps > 10, `${swaps} swaps`);
+    admit();
+    await isEmpty();
+  });
+
   // Last: the agent is gone.
   it("goes on, and decides, without an agent", async () => {
     rig.datapath.close();
