@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { reasonOf } from "#core/errors.ts";
-import type { Netns } from "#native/kernel/index.ts";
+import { claimAddress, type Netns } from "#native/kernel/index.ts";
 import { type CertificateClient, createCertificateClient } from "#wire/ca/client.ts";
 import { createCsr } from "#wire/ca/csr.ts";
 import { createHboneEngine } from "#wire/hbone/node-engine.ts";
@@ -18,8 +18,8 @@ import { Readiness } from "./admin/readiness.ts";
 import { type AdminServers, serveAdmin } from "./admin/servers.ts";
 import type { AgentConfig } from "./config.ts";
 import { controlEndpoint } from "./control-endpoint.ts";
-import { Flows } from "./flow/flows.ts";
 import { DirectLoop } from "./direct/direct-loop.ts";
+import { Flows } from "./flow/flows.ts";
 import { CertificateStore } from "./identity/certificate-store.ts";
 import { WantedIdentities } from "./identity/wanted.ts";
 import { cgroup2Mount } from "./kernel/cgroup.ts";
@@ -198,7 +198,7 @@ function dnsOptions(
   events: DnsEvents,
 ): PodDnsOptions | undefined {
   return dns.capture && rung === "ebpf"
-    ? { forwardTimeoutMs: dns.forwardTimeoutMs, events }
+    ? { forwardTimeoutMs: dns.forwardTimeoutMs, events, claimAddress }
     : undefined;
 }
 

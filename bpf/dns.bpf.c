@@ -22,7 +22,7 @@
 /* None of these programs ever refuses. */
 enum verdict { PROCEED = 1 };
 
-/* Pods whose DNS is captured. Full: the pod's is left alone, and the agent says so. */
+/* Pods whose DNS is captured. As many as `pods` has, so that it is never the first to be full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);

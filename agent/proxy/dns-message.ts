@@ -138,6 +138,11 @@ export function framed(message: Uint8Array): Buffer {
 export class Deframer {
   #pending: Buffer = Buffer.alloc(0);
 
+  /** Of the message that is not complete. */
+  get pendingBytes(): number {
+    return this.#pending.length;
+  }
+
   /** @returns the messages that `chunk` completes */
   push(chunk: Buffer): readonly Buffer[] {
     this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);

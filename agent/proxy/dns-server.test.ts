@@ -99,6 +99,7 @@ function startServer(upstream: SocketAddress | undefined, { client }: Changes = 
         upstreamRequests.push(`${text(labels)} ${isAnswered ? "answered" : "failed"}`);
       },
     },
+    claimAddress: () => undefined,
     log: loggers.for("proxy"),
     client: client ?? (async () => workload({ name: "cart", namespace: "shop" })),
     names: { index, searchDomains: [], random: () => 0 },
@@ -249,6 +250,13 @@ describe("DnsServer", () => {
     const { socket, heard } = openTcp(tcpPort);
     socket.write(framed(query(KNOWN)));
     assert.deepEqual(data(await waitFor("an answer", () => heard[0])), ["10.96.0.1"]);
+  });
+
+  it("ends a TCP connection whose query is longer than any", async () => {
+    const { tcpPort } = startServer(undefined);
+    const { socket } = openTcp(tcpPort);
+    socket.write(Buffer.alloc(5_000, 0x7f));
+    await once(socket, "close");
   });
 
   it("does not go on speaking with a client that sends no queries over TCP", async () => {

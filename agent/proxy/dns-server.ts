@@ -36,6 +36,8 @@ export interface DnsEvents {
 export interface DnsServerOptions {
   readonly forwarder: Forwarder;
   readonly events: DnsEvents;
+  /** Lets no other process bind the address of a socket: it would answer in our place. */
+  readonly claimAddress: (fd: number) => void;
   readonly log: Logger;
   /** Resolves with undefined where discovery does not name the pod in time. */
   readonly client: () => Promise<Workload | undefined>;
@@ -52,6 +54,8 @@ const IN_FLIGHT_MAX = 256;
 const CONNECTIONS_MAX = 64;
 /** A connection may be kept for the next query; RFC 7766, 6.2.3 wants a few seconds. */
 const IDLE_MS = 10_000;
+/** Of a query over TCP: a name has 255 bytes at most, options a little more. */
+const QUERY_BYTES_MAX = 4_096;
 /** Answers that a client does not read (RFC 7766 has no number): a few of the longest. */
 const UNREAD_BYTES_MAX = 256 * 1024;
 
@@ -76,8 +80,9 @@ export class DnsServer {
     // A client that is gone is told to the sender (ECONNREFUSED); there is nothing to be done.
     socket.on("error", () => undefined);
     socket.on("message", (bytes, from) => void this.#answerDatagram(socket, bytes, from, upstream));
-    socket.bind({ fd });
     this.#open.push(socket);
+    socket.bind({ fd });
+    this.#options.claimAddress(fd);
     return socket.address().port;
   }
 
@@ -116,7 +121,9 @@ export class DnsServer {
     socket.on("close", () => this.#connections.delete(socket));
     socket.on("error", () => socket.destroy());
     socket.on("data", (chunk: Buffer) => {
-      for (const bytes of deframer.push(chunk)) {
+      const queries = deframer.push(chunk);
+      if (deframer.pendingBytes > QUERY_BYTES_MAX) socket.destroy();
+      for (const bytes of queries) {
         void this.#answer(bytes, "tcp", () => upstream).then((response) => {
           // Whoever sends something else than queries, or does not read, is not spoken to.
           if (response === undefined || socket.writableLength > UNREAD_BYTES_MAX) socket.destroy();

@@ -1,6 +1,6 @@
 /** Sets up the DNS server of a pod, and sends the pod's queries there. */
+import { MeshError } from "#core/errors.ts";
 import { type IpAddress, isIpv4, type SocketAddress } from "#core/ip.ts";
-import { errnoOf } from "#native/kernel/index.ts";
 import type { DnsListeners } from "../kernel/dns.ts";
 import { DNS_PORT, DNS_SLOTS, DNS_SLOTS_PER_FAMILY } from "../kernel/dns-layout.ts";
 import type { StoredPod } from "../workload/pod-store.ts";
@@ -11,6 +11,8 @@ export interface PodDnsOptions {
   /** For a query that is forwarded, as a whole. */
   readonly forwardTimeoutMs: number;
   readonly events: DnsEvents;
+  /** As of `DnsServerOptions`. */
+  readonly claimAddress: (fd: number) => void;
 }
 
 /** What it needs of a network namespace. `Netns` has all of it. */
@@ -51,8 +53,6 @@ export interface PodDns {
 
 const BACKLOG = 64;
 const LOOPBACK = { ipv4: "127.0.0.1" as IpAddress, ipv6: "::1" as IpAddress } as const;
-/** errno.h: EADDRINUSE. */
-const ADDRESS_IN_USE = 98;
 
 /** What a pod's resolver does unless somebody says otherwise: as the kubelet writes resolv.conf. */
 export function defaultSearchDomains(namespace: string): readonly string[] {
@@ -73,6 +73,7 @@ export function openPodDns(options: PodDnsOptions, pod: StoredPod, parts: PodDns
       signal: abort.signal,
     },
     events: options.events,
+    claimAddress: options.claimAddress,
     log: context.log,
     client: () => context.state.waitForLocalWorkload(place),
     names: {
@@ -116,7 +117,6 @@ function serveSlots(server: DnsServer, parts: PodDnsParts): number[] {
     const fd = mark(
       openOrElse(
         () => open(last[slot] ?? 0),
-        ADDRESS_IN_USE,
         () => open(0),
       ),
     );
@@ -130,11 +130,12 @@ function serveTcp(server: DnsServer, netns: DnsNetns, nameserver: IpAddress): So
   return server.serveTcp(fd, { ip: nameserver, port: DNS_PORT });
 }
 
-function openOrElse(open: () => number, errno: number, otherwise: () => number): number {
+/** A port that somebody has taken meanwhile is not worth more than another try. */
+function openOrElse(open: () => number, otherwise: () => number): number {
   try {
     return open();
   } catch (error) {
-    if (errnoOf(error) !== errno) throw error;
+    if (!(error instanceof MeshError)) throw error;
     return otherwise();
   }
 }

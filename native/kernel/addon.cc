@@ -41,6 +41,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("setLingerReset", Napi::Function::New<SetLingerReset>(env, "setLingerReset"));
   exports.Set("socketCookie", Napi::Function::New<SocketCookie>(env, "socketCookie"));
   exports.Set("tcpInfo", Napi::Function::New<TcpInfo>(env, "tcpInfo"));
+  exports.Set("claimAddress", Napi::Function::New<ClaimAddress>(env, "claimAddress"));
   exports.Set("closeDescriptor", Napi::Function::New<CloseDescriptor>(env, "closeDescriptor"));
   return exports;
 }

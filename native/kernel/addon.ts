@@ -96,6 +96,7 @@ interface Addon {
   setLingerReset(fd: number): void;
   socketCookie(fd: number): bigint;
   tcpInfo(fd: number): { readonly rttUs: number; readonly retransmits: number };
+  claimAddress(fd: number): void;
   closeDescriptor(fd: number): void;
 }
 

@@ -18,6 +18,7 @@ export {
 export { bindTransparent, originalDestination, setMark } from "./redirect.ts";
 export { RingBuffer } from "./ring-buffer.ts";
 export {
+  claimAddress,
   closeDescriptor,
   fdOf,
   setLingerReset,

@@ -43,6 +43,15 @@ Napi::Value TcpInfo(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// claimAddress(fd): nobody else may bind the address that the socket is bound to.
+void ClaimAddress(const Napi::CallbackInfo& info) {
+  const int fd = TakeFd(info, 0);
+  const int off = 0;
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off)) < 0) {
+    throw SystemError(info.Env(), "setsockopt", errno);
+  }
+}
+
 // closeDescriptor(fd).
 void CloseDescriptor(const Napi::CallbackInfo& info) {
   const int fd = TakeFd(info, 0);

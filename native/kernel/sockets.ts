@@ -23,6 +23,14 @@ export function tcpInfo(fd: number): TcpInfo {
   return naming("read TCP_INFO", () => addon.tcpInfo(fd));
 }
 
+/**
+ * Lets no other socket bind the address of this one. Node's UDP sockets allow it (SO_REUSEADDR),
+ * and whoever binds last then gets the datagrams.
+ */
+export function claimAddress(fd: number): void {
+  naming("clear SO_REUSEADDR", () => addon.claimAddress(fd));
+}
+
 /** Closes a descriptor that Node does not own, like those of `Netns`. */
 export function closeDescriptor(fd: number): void {
   naming("close a descriptor", () => addon.closeDescriptor(fd));

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import dgram from "node:dgram";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { formatSocketAddress, type IpAddress, parseIp } from "#core/ip.ts";
-import type { Netns } from "#native/kernel/index.ts";
+import { claimAddress, type Netns } from "#native/kernel/index.ts";
 import type { PodCapture } from "../../agent/kernel/datapath.ts";
 import { DNS_SLOTS, DNS_SLOTS_PER_FAMILY } from "../../agent/kernel/dns-layout.ts";
 import { makeNetwork, type TestNetwork } from "../support/netns.ts";
@@ -171,6 +171,16 @@ ask("10.96.0.10")
     assert.deepEqual(rig.datapath.dnsCounters(), before);
   });
 
+  it("lets no process of the pod bind the agent's address", async () => {
+    const lines = await python(`
+for option in (2, 15):  # SO_REUSEADDR, SO_REUSEPORT
+    s = udp("10.0.0.1"); s.setsockopt(socket.SOL_SOCKET, option, 1)
+    try: s.bind(("127.0.0.1", ${portsOf(answering)[0]})); print("bound")
+    except OSError as error: print(errno.errorcode[error.errno])
+`);
+    assert.deepEqual(lines.split("\n"), ["EADDRINUSE", "EADDRINUSE"]);
+  });
+
   it("fails at once while the agent is away, and goes on when it is back on the same ports", async () => {
     const ports = portsOf(answering);
     for (const socket of answering) socket.close();
@@ -221,6 +231,7 @@ function answerIn(
     rig.datapath.markAgentSocket(fd);
     const socket = dgram.createSocket(isIpv4 ? "udp4" : "udp6");
     socket.bind({ fd });
+    claimAddress(fd);
     socket.on("message", (_, from) => {
       const server = capture.dnsServer(slot);
       const text = server === undefined ? "for nobody" : `for ${formatSocketAddress(server)}`;
