@@ -209,9 +209,7 @@ except OSError as error: print(errno.errorcode[error.errno], flush=True)
     assert.deepEqual(open, { source, destination, sourceNetns: a().netns.cookie() });
     assert.equal(b().netns.destroyTcp(destination, { ...source, port: 1 }), false);
     assert.equal(b().netns.destroyTcp(destination, source), true);
-    // The other end too: one that is destroyed in the middle of its handshake sends no reset.
-    a().netns.destroyTcp(source, destination);
-    assert.match(await waitFor("the end", () => lines[1]), /^ECONN(RESET|ABORTED)$/);
+    child.kill("SIGKILL");
     await isEmpty();
     admit();
     assert.match(await python(`dial("10.1.2.2", 80)`), / app /);
