@@ -24,6 +24,8 @@ export interface AgentConfig {
   readonly log: LogSettings;
   /** How long connections may go on after SIGTERM, or after their pod has been un-enrolled. */
   readonly drainLimitMs: number;
+  /** How long connections may go on after another agent has taken over; may be infinite. */
+  readonly upgradeDrainLimitMs: number;
   readonly tunnel: TunnelConfig;
   readonly ipv6: boolean;
   readonly dns: DnsConfig;
@@ -120,6 +122,11 @@ export function readConfig(env: Environment): AgentConfig {
       levels: read.optional("RUST_LOG", parseLogLevels("info"), parseLogLevels),
     },
     drainLimitMs: readDrainLimitMs(read),
+    upgradeDrainLimitMs: read.optional(
+      "AQUIFER_DRAIN_LIMIT",
+      Number.POSITIVE_INFINITY,
+      parseDurationMs,
+    ),
     tunnel: readTunnel(read),
     ipv6: read.optional("IPV6_ENABLED", true, parseBoolean),
     dns: {

@@ -40,7 +40,13 @@ try {
   // time. The cache is in our own directory, for the usual one is anybody's to write.
   enableCompileCache(join(config.stateDir, "compiled"));
   const { startAgent } = await import("./lifecycle.ts");
-  agent = await startAgent(config, loggers, () => stop("quitquitquit"));
+  agent = await startAgent(config, loggers, {
+    onQuit: () => stop("quitquitquit"),
+    onReplaced: () => {
+      log.info("ended: another agent has taken over");
+      process.exit(0);
+    },
+  });
 } catch (error) {
   if (!(error instanceof MeshError)) throw error;
   log.fatal({ code: error.code, error: reasonOf(error) }, "cannot start");

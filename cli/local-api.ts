@@ -1,7 +1,7 @@
 /** Calls of a local runtime's API. */
 import type { IncomingMessage } from "node:http";
 import { join } from "node:path";
-import type { ApplyAnswer, ExecAnswer, LocalStatus } from "#core/local-api.ts";
+import type { AgentUpgrade, ApplyAnswer, ExecAnswer, LocalStatus } from "#core/local-api.ts";
 import { readAll, refusalOf, sendUnix } from "./unix-http.ts";
 
 export interface FileText {
@@ -23,6 +23,8 @@ export interface ObjectReference {
 
 /** Objects are read and checked within milliseconds; the rest happens after the answer. */
 const TIMEOUT_MS = 10_000;
+/** One node after the other, and each has 90 s at most. */
+const UPGRADE_TIMEOUT_MS = 15 * 60_000;
 
 export const LOCAL_ROOT = process.env["AQUIFER_LOCAL_ROOT"] ?? "/run/aquifer/local";
 
@@ -60,6 +62,12 @@ export class LocalApi {
     return (await this.#call("POST", "/v1/exec", { ...pod, command })) as ExecAnswer;
   }
 
+  async upgrade(nodes: readonly string[]): Promise<readonly AgentUpgrade[]> {
+    const body = nodes.length === 0 ? {} : { nodes };
+    const answer = await this.#call("POST", "/v1/upgrade", body, UPGRADE_TIMEOUT_MS);
+    return (answer as { readonly upgrades: readonly AgentUpgrade[] }).upgrades;
+  }
+
   async down(): Promise<void> {
     await this.#call("POST", "/v1/down", {});
   }
@@ -78,20 +86,30 @@ export class LocalApi {
     return response;
   }
 
-  async #call(method: string, path: string, body?: object): Promise<unknown> {
-    const response = await this.#send(method, path, body);
+  async #call(
+    method: string,
+    path: string,
+    body?: object,
+    timeoutMs = TIMEOUT_MS,
+  ): Promise<unknown> {
+    const response = await this.#send(method, path, body, timeoutMs);
     const text = await readAll(response);
     if ((response.statusCode ?? 0) >= 300) throw refusalOf(response, text);
     return JSON.parse(text);
   }
 
-  #send(method: string, path: string, body?: object): Promise<IncomingMessage> {
+  #send(
+    method: string,
+    path: string,
+    body?: object,
+    timeoutMs = TIMEOUT_MS,
+  ): Promise<IncomingMessage> {
     return sendUnix({
       socketPath: this.#socketPath,
       method,
       path,
       ...(body === undefined ? {} : { body }),
-      timeoutMs: TIMEOUT_MS,
+      timeoutMs,
       whom: `runtime "${this.name}"`,
       hint: 'start it: "aquifer local up"',
     });

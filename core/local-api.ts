@@ -41,8 +41,17 @@ export interface AgentStatus {
   readonly pid: number | null;
   readonly up: boolean;
   readonly restarts: number;
+  /** Processes that another agent has taken over from: they end with their last connection. */
+  readonly draining: readonly number[];
   readonly socket: string;
   readonly log: string;
+}
+
+/** Which process took over from which. */
+export interface AgentUpgrade {
+  readonly node: string;
+  readonly from: number | null;
+  readonly to: number;
 }
 
 export interface DeploymentStatus {

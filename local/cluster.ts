@@ -2,8 +2,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { reasonOf } from "#core/errors.ts";
-import type { AgentStatus, ControlStatus } from "#core/local-api.ts";
+import { MeshError, reasonOf } from "#core/errors.ts";
+import type { AgentStatus, AgentUpgrade, ControlStatus } from "#core/local-api.ts";
 import { CONTROL_ADDRESS, nodeAddress } from "./addresses.ts";
 import { run } from "./command.ts";
 import type { LocalConfig } from "./config.ts";
@@ -151,9 +151,32 @@ export class Cluster {
       pid: agent?.process.pid ?? null,
       up: agent?.up ?? false,
       restarts: agent?.process.restarts ?? 0,
+      draining: agent?.process.formerPids ?? [],
       socket: this.#names.agentSocket(node),
       log: this.#agentLog(node),
     };
+  }
+
+  /**
+   * Starts a new agent beside the one of a node, and resolves once it has taken over. The old one
+   * serves its connections to their end.
+   *
+   * @throws MeshError `REQUEST_REFUSED`, `COMMAND_FAILED`; the old one then goes on
+   */
+  async upgradeAgent(name: string): Promise<AgentUpgrade> {
+    const node = this.nodes.find((each) => each.name === name);
+    const agent = this.#agents.get(name);
+    const client = node?.agent;
+    if (agent === undefined || client === undefined) {
+      const reason = this.#config.mesh ? "there is no such node" : "there is no mesh";
+      throw new MeshError("REQUEST_REFUSED", `Cannot upgrade "${name}": ${reason}`);
+    }
+    const from = agent.process.pid ?? null;
+    const to = await agent.process.replace(async (pid) => {
+      // Whoever does not answer is busy handing over.
+      return (await client.pidInCharge().catch(() => undefined)) === pid;
+    });
+    return { node: name, from, to };
   }
 
   get controlStatus(): ControlStatus | null {

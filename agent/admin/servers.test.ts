@@ -25,6 +25,7 @@ async function serve(t: TestContext) {
     configDump: () => ({ workloads: [] }),
     metrics: { text: async () => "# metrics\n", contentType: "text/plain" },
     onQuit: () => quits.push("quit"),
+    portWaitMs: 0,
   });
   t.after(() => servers.close());
   const { admin, stats, readiness: ready } = servers.addresses;
@@ -86,6 +87,7 @@ describe("serveAdmin()", () => {
       configDump: () => ({}),
       metrics: { text: async () => "", contentType: "text/plain" },
       onQuit: () => undefined,
+      portWaitMs: 0,
     });
     await assert.rejects(again, { message: `Cannot listen on "127.0.0.1:${taken.port}"` });
   });

@@ -1,4 +1,5 @@
 /** What an operator, Prometheus and the kubelet ask: three servers of the agent's own network. */
+import { setTimeout as delay } from "node:timers/promises";
 import fastify, { type FastifyInstance } from "fastify";
 import { MeshError, reasonOf } from "#core/errors.ts";
 import { formatSocketAddress, type IpAddress, type SocketAddress } from "#core/ip.ts";
@@ -15,6 +16,8 @@ export interface AdminOptions {
   readonly metrics: { text(): Promise<string>; readonly contentType: string };
   /** Somebody asked the agent to end in an orderly way. */
   readonly onQuit: () => void;
+  /** How long to wait for ports that another agent is about to give up. */
+  readonly portWaitMs: number;
 }
 
 export interface AdminServers {
@@ -26,6 +29,8 @@ export interface AdminServers {
   };
   close(): Promise<void>;
 }
+
+const PORT_POLL_MS = 20;
 
 export async function serveAdmin(options: AdminOptions): Promise<AdminServers> {
   const admin = fastify();
@@ -43,15 +48,16 @@ export async function serveAdmin(options: AdminOptions): Promise<AdminServers> {
     return reply.code(500).send(`not ready, pending: ${pending.join(", ")}\n`);
   });
   const servers = [admin, stats, readiness];
+  const deadlineMs = Date.now() + options.portWaitMs;
   const close = async () => {
     await Promise.all(servers.map((server) => server.close()));
   };
   try {
     return {
       addresses: {
-        admin: await listen(admin, options.adminAddress),
-        stats: await listen(stats, options.statsAddress),
-        readiness: await listen(readiness, options.readinessAddress),
+        admin: await listen(admin, options.adminAddress, deadlineMs),
+        stats: await listen(stats, options.statsAddress, deadlineMs),
+        readiness: await listen(readiness, options.readinessAddress, deadlineMs),
       },
       close,
     };
@@ -62,14 +68,22 @@ export async function serveAdmin(options: AdminOptions): Promise<AdminServers> {
 }
 
 /** A host without IPv6 cannot listen on `[::]`; what was meant is every address. */
-async function listen(server: FastifyInstance, address: SocketAddress): Promise<string> {
+async function listen(
+  server: FastifyInstance,
+  address: SocketAddress,
+  deadlineMs: number,
+): Promise<string> {
   const { ip: host, port } = address;
   try {
     return await server.listen({ host, port });
   } catch (cause) {
     const isWithoutIpv6 = isErrno(cause, "EAFNOSUPPORT") || isErrno(cause, "EADDRNOTAVAIL");
     if (host === "::" && isWithoutIpv6) {
-      return listen(server, { ip: "0.0.0.0" as IpAddress, port });
+      return listen(server, { ip: "0.0.0.0" as IpAddress, port }, deadlineMs);
+    }
+    if (isErrno(cause, "EADDRINUSE") && Date.now() < deadlineMs) {
+      await delay(PORT_POLL_MS);
+      return listen(server, address, deadlineMs);
     }
     const attempt = `Cannot listen on "${formatSocketAddress(address)}"`;
     throw new MeshError("SETTINGS_INVALID", attempt, { cause });

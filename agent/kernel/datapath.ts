@@ -4,6 +4,7 @@
  * Everything is pinned (`pins.ts`), so that it outlives the agent: a connection of an enrolled pod
  * is then refused, never let through. A later `openDatapath()` with the same pins takes over.
  */
+import { join } from "node:path";
 import type { IpAddress, SocketAddress } from "#core/ip.ts";
 import type { BpfMap, Netns } from "#native/kernel/index.ts";
 import { checkCgroupRoot } from "./cgroup.ts";
@@ -27,7 +28,13 @@ import { Pins } from "./pins.ts";
 import { PodEntry } from "./pod-entry.ts";
 import type { GuardCounter } from "./probe-layout.ts";
 import { type ProbeOptions, ProbeSource } from "./probe-source.ts";
-import { checkAbi, installCgroupPrograms, installInstance, type SharedMaps } from "./programs.ts";
+import {
+  checkAbi,
+  checkAbiOf,
+  installCgroupPrograms,
+  installInstance,
+  type SharedMaps,
+} from "./programs.ts";
 import { type StrictEgress, setStrictEgress, strictCounters } from "./strict-egress.ts";
 
 export interface DatapathOptions {
@@ -170,6 +177,15 @@ export interface Datapath {
   close(): void;
   /** Un-enrols all pods and removes every trace. */
   uninstall(): void;
+}
+
+/**
+ * Looks whether this agent can work with what is pinned, and touches nothing.
+ *
+ * @throws MeshError `KERNEL_UNSUPPORTED` where the pins are of an agent with another layout
+ */
+export function checkPins(pinDir: string): void {
+  checkAbiOf(join(pinDir, "maps", "meta"));
 }
 
 /**

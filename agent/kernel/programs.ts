@@ -44,8 +44,13 @@ const INSTANCE = {
 
 /** @throws MeshError `KERNEL_UNSUPPORTED` where the pinned maps have another layout */
 export function checkAbi(pins: Pins): void {
-  if (!existsSync(pins.map("meta"))) return;
-  const meta = BpfMap.openPinned(pins.map("meta"));
+  checkAbiOf(pins.map("meta"));
+}
+
+/** @param path  of the pinned map `meta` */
+export function checkAbiOf(path: string): void {
+  if (!existsSync(path)) return;
+  const meta = BpfMap.openPinned(path);
   try {
     const value = meta.lookup(encodeUint32(0));
     // The first number says how to read the rest, of which an older layout has less.

@@ -5,6 +5,7 @@ import { isIpv4 } from "#core/ip.ts";
 import type { Listener, TunnelEngine } from "#wire/hbone/engine.ts";
 import type { FixedSockets, ListenerRole, Listeners } from "../kernel/datapath.ts";
 import type { StrictEgress } from "../kernel/strict-egress.ts";
+import { untilQuiet } from "../takeover/quiet.ts";
 import type { StoredPod } from "../workload/pod-store.ts";
 import type { PodPlace, PodSocketOptions, ProxyContext } from "./context.ts";
 import { listenerPlace, unboundForClient, withDialledEnd } from "./fixed-sockets.ts";
@@ -59,6 +60,12 @@ export interface PodProxyOptions<Netns> {
 /** As many as a burst of a pod's clients may need; the kernel cuts it to its own limit. */
 const BACKLOG = 4096;
 
+/** What happens where another process takes over from this one, or fails to. */
+interface Succession {
+  untilQuiet(listeners: readonly Listener[]): Promise<void>;
+  reclaim(): void;
+}
+
 /** @see openPodProxy() */
 export class PodProxy {
   readonly pod: StoredPod;
@@ -68,6 +75,7 @@ export class PodProxy {
   readonly #netns: PodNetns;
   readonly #listeners: readonly Listener[];
   readonly #dns: PodDns | undefined;
+  readonly #succession: Succession;
   readonly #onDrained: () => void;
 
   constructor(
@@ -76,6 +84,7 @@ export class PodProxy {
     engine: TunnelEngine,
     listeners: readonly Listener[],
     dns: PodDns | undefined,
+    succession: Succession,
     onDrained: () => void,
   ) {
     this.pod = pod;
@@ -84,6 +93,7 @@ export class PodProxy {
     this.engine = engine;
     this.#listeners = listeners;
     this.#dns = dns;
+    this.#succession = succession;
     this.#onDrained = onDrained;
   }
 
@@ -95,6 +105,17 @@ export class PodProxy {
     this.engine.close();
     this.#netns.close();
     this.#onDrained();
+  }
+
+  /** Another process has the slots: whoever still comes here is served before `drain()`. */
+  async retire(limitMs: number): Promise<void> {
+    await this.#succession.untilQuiet(this.#listeners);
+    await this.drain(limitMs);
+  }
+
+  /** Takes the pod's slots back. */
+  reclaim(): void {
+    this.#succession.reclaim();
   }
 }
 
@@ -115,14 +136,23 @@ export function openPodProxy<Netns extends PodNetns>(
     const { uid, addresses, id, probePorts } = pod;
     const strictEgress = strictEgressOf(pod);
     const facts = { uid, netns, addresses, id, probePorts, strictEgress };
-    const capture = options.datapath.enrol(facts);
+    const enrol = () => options.datapath.enrol(facts);
+    const capture = enrol();
     const place = placeOf(options, pod, netns, (server) => dns?.overTcp(server));
     const listeners: Listener[] = [];
     const slots = listenFor(options, place, netns, engine, listeners);
     capture.setListeners(slots);
     dns = dnsFor(options, pod, { place, netns, capture });
     capture.unblock();
-    return new PodProxy(pod, netns, engine, listeners, dns, options.onDrained);
+    const succession: Succession = {
+      untilQuiet: (each) => untilQuiet(each, options.context.timers),
+      reclaim: () => {
+        const again = enrol();
+        again.setListeners(slots);
+        again.unblock();
+      },
+    };
+    return new PodProxy(pod, netns, engine, listeners, dns, succession, options.onDrained);
   } catch (error) {
     dns?.close();
     engine.close();

@@ -44,6 +44,8 @@ function createHost(stored: readonly StoredPod[] = []) {
             events.push(`drain ${pod.uid}`);
             return new Promise<void>((resolve) => drains.push(resolve));
           },
+          retire: async () => void events.push(`retire ${pod.uid}`),
+          reclaim: () => void events.push(`reclaim ${pod.uid}`),
         };
       },
       release: (uid: PodUid) => {
@@ -224,6 +226,28 @@ describe("EnrollmentLoop", () => {
       events.filter((event) => event.startsWith("open")),
       ["open u1 as 1", "open u2 as 2", "open u3 as 1"],
     );
+  });
+
+  it("changes nothing while another process takes over, and takes pods back after it", () => {
+    const { loop, events } = createHost();
+    loop.put(POD);
+    loop.pause("another agent takes over");
+    assert.throws(() => loop.delete(POD.uid), {
+      code: "REQUEST_REFUSED",
+      message: "Cannot change pods: another agent takes over",
+    });
+    loop.resume();
+    assert.deepEqual(events.slice(2), ["reclaim u1", "write u1"]);
+    loop.delete(POD.uid);
+    assert.deepEqual(loop.list(), []);
+  });
+
+  it("leaves captures and disk to the process that has taken over", async () => {
+    const { loop, events } = createHost();
+    loop.put(POD);
+    loop.pause("another agent takes over");
+    await loop.retire(Number.POSITIVE_INFINITY);
+    assert.deepEqual(events.slice(2), ["retire u1"]);
   });
 
   it("changes nothing once it is closed", async () => {

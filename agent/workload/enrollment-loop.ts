@@ -26,6 +26,10 @@ export interface OpenNetns {
 export interface PodProxy {
   /** Stops listening. @returns a promise kept when what it accepted has ended, or at the limit */
   drain(limitMs: number): Promise<void>;
+  /** Another process listens for the pod: as `drain()`, once nobody comes here any more. */
+  retire(limitMs: number): Promise<void>;
+  /** Sends the pod's new connections here again, after another process had them. */
+  reclaim(): void;
 }
 
 export interface PodStatus {
@@ -63,7 +67,8 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
   readonly #entries = new Map<PodUid, Entry<Proxy>>();
   /** Proxies whose pods have left, until their connections have ended. */
   readonly #draining = new Set<Promise<void>>();
-  #isClosed = false;
+  /** Why no pod may change, where none may. */
+  #refusal: string | undefined;
 
   constructor(options: EnrollmentOptions<Netns, Proxy>) {
     this.#options = options;
@@ -130,17 +135,43 @@ export class EnrollmentLoop<Netns extends OpenNetns, Proxy extends PodProxy> {
    * are refused until an agent is back.
    */
   async close(limitMs: number): Promise<void> {
-    this.#isClosed = true;
-    for (const entry of this.#entries.values()) {
-      entry.cancelRetry?.();
-      this.#drain(entry, limitMs);
-    }
+    this.pause("shutting down");
+    for (const entry of this.#entries.values()) this.#drain(entry, limitMs);
     await Promise.all(this.#draining);
+  }
+
+  /** Changes nothing any more, in the kernel or on disk. Pods that are up are served on. */
+  pause(reason: string): void {
+    this.#refusal = reason;
+    for (const entry of this.#entries.values()) entry.cancelRetry?.();
+  }
+
+  /** After `pause()` and a process that may have changed anything meanwhile. */
+  resume(): void {
+    this.#refusal = undefined;
+    for (const [uid, { proxy, state }] of this.#entries) {
+      try {
+        proxy?.reclaim();
+      } catch (error) {
+        if (!(error instanceof MeshError)) throw error;
+        this.#options.log.error({ pod: uid, error: reasonOf(error) }, "pod not taken back");
+      }
+      if (state.phase === "pending") this.#retry(uid);
+    }
+    this.#write();
+  }
+
+  /** After `pause()`: another process serves all pods. @returns when what is open here has ended */
+  async retire(limitMs: number): Promise<void> {
+    const proxies = this.proxies();
+    await Promise.all([...proxies.map((proxy) => proxy.retire(limitMs)), ...this.#draining]);
   }
 
   /** @returns why the pod could not be opened, where it was tried and failed */
   #handle(uid: PodUid, event: PodEvent): MeshError | undefined {
-    if (this.#isClosed) throw new MeshError("REQUEST_REFUSED", "Cannot change pods: shutting down");
+    if (this.#refusal !== undefined) {
+      throw new MeshError("REQUEST_REFUSED", `Cannot change pods: ${this.#refusal}`);
+    }
     const entry = this.#entries.get(uid) ?? this.#newEntry(ABSENT);
     const queue: PodEvent[] = [event];
     let failure: MeshError | undefined;

@@ -2,13 +2,14 @@
  * The API by which whoever makes pods on this node (the local runtime, a CNI plugin) enrols them:
  * HTTP and JSON on a unix socket that only root can open.
  */
-import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import net from "node:net";
 import { dirname } from "node:path";
 import fastify from "fastify";
 import { MeshError, reasonOf } from "#core/errors.ts";
 import type { Logger } from "../log.ts";
 import { addTraceRoutes } from "../trace/route.ts";
+import { listenInPlace } from "../unix-socket.ts";
 import type { PodStatus } from "./enrollment-loop.ts";
 import { type Pod, type PodUid, parsePod, parsePodUid } from "./pod.ts";
 
@@ -19,19 +20,24 @@ export interface PodRegistry {
 }
 
 export interface LocalApi {
+  /** Resolves when the last request has been answered; nobody new is heard from the call on. */
   close(): Promise<void>;
 }
 
 /** A pod with two addresses and long names has less than 1 KiB. */
 const BODY_BYTES_MAX = 16 * 1024;
 
-/** @throws MeshError `SETTINGS_INVALID` where another agent answers on the socket */
+/**
+ * @param isInCharge  false while another agent could still take everything back
+ * @throws MeshError `SETTINGS_INVALID` where another agent answers on the socket
+ */
 export async function serveLocalApi(
   path: string,
   registry: PodRegistry,
   log: Logger,
+  isInCharge: () => boolean = () => true,
 ): Promise<LocalApi> {
-  await removeStaleSocket(path);
+  await checkIsFree(path);
   const server = fastify({ bodyLimit: BODY_BYTES_MAX });
 
   server.put<{ Params: { uid: string } }>("/v1/pods/:uid", (request) => {
@@ -42,6 +48,7 @@ export async function serveLocalApi(
     registry.delete(parsePodUid(request.params.uid));
     return reply.code(204).send();
   });
+  server.get("/v1/agent", () => ({ pid: process.pid, inCharge: isInCharge() }));
   server.get("/v1/pods", () => ({ pods: registry.list().map(describePod) }));
   addTraceRoutes(server, { findNetns: (pod) => findPod(registry, pod)?.netns });
 
@@ -54,9 +61,14 @@ export async function serveLocalApi(
     return reply.code(status).send({ error: reasonOf(error) });
   });
 
-  await server.listen({ path });
-  chmodSync(path, 0o600);
-  return { close: () => server.close() };
+  await listenInPlace(path, (temporary) => server.listen({ path: temporary }));
+  return {
+    close: () => {
+      // Before anything else: from then on the path is free for another agent.
+      rmSync(path, { force: true });
+      return server.close();
+    },
+  };
 }
 
 /** By uid, or by `namespace/name`. */
@@ -81,7 +93,7 @@ function describePod({ pod, state, reason }: PodStatus) {
 }
 
 /** A socket outlives an agent that was killed. One that somebody answers on is not ours to take. */
-async function removeStaleSocket(path: string): Promise<void> {
+async function checkIsFree(path: string): Promise<void> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const isAnswered = await new Promise<boolean>((resolve) => {
     const socket = net.connect({ path });
@@ -95,5 +107,4 @@ async function removeStaleSocket(path: string): Promise<void> {
     const reason = "another agent listens on it";
     throw new MeshError("SETTINGS_INVALID", `Cannot use socket "${path}": ${reason}`);
   }
-  rmSync(path, { force: true });
 }

@@ -9,6 +9,7 @@ import { logsCommand } from "./local-logs.ts";
 import { scaleCommand } from "./local-scale.ts";
 import { statusCommand } from "./local-status.ts";
 import { upCommand } from "./local-up.ts";
+import { upgradeCommand } from "./local-upgrade.ts";
 
 export function localCommand(): Command {
   const command = new Command("local")
@@ -20,6 +21,7 @@ export function localCommand(): Command {
     applyCommand(),
     deleteCommand(),
     scaleCommand(),
+    upgradeCommand(),
     execCommand(),
     logsCommand(),
     statusCommand(),

@@ -2,7 +2,7 @@
 import { chmod } from "node:fs/promises";
 import fastify, { type FastifyInstance } from "fastify";
 import { MeshError, reasonOf } from "#core/errors.ts";
-import type { ApplyAnswer, ExecAnswer } from "#core/local-api.ts";
+import type { AgentUpgrade, ApplyAnswer, ExecAnswer } from "#core/local-api.ts";
 import { nameOfObject } from "../object/object.ts";
 import { readFiles } from "../object/store.ts";
 import type { Runtime } from "../runtime.ts";
@@ -63,6 +63,19 @@ export async function serveApi(options: ApiOptions): Promise<FastifyInstance> {
   addObjectRoutes(server, options);
   addPodRoutes(server, options);
   server.get("/v1/status", () => statusOf(options.runtime, options.isSettled()));
+  server.post<{ Body: { nodes?: readonly string[] } }>(
+    "/v1/upgrade",
+    { schema: { body: { type: "object", properties: { nodes: { type: "array", items: text } } } } },
+    async (request) => {
+      const { cluster } = options.runtime;
+      const upgrades: AgentUpgrade[] = [];
+      // One after the other, as a cluster would: a bad version shows on the first node.
+      for (const node of request.body.nodes ?? cluster.nodes.map(({ name }) => name)) {
+        upgrades.push(await cluster.upgradeAgent(node));
+      }
+      return { upgrades };
+    },
+  );
   server.post("/v1/down", (_request, reply) => {
     options.onDown();
     return reply.status(202).send({});

@@ -44,7 +44,17 @@ export class AgentClient {
     await this.#call("GET", "/v1/pods");
   }
 
-  async #call(method: string, path: string, body?: object): Promise<void> {
+  /** The process that serves the pods; of two, once the other cannot take them back any more. */
+  async pidInCharge(): Promise<number | undefined> {
+    // Of an agent of ours; whatever else may be in it is not a number.
+    const answer = JSON.parse(await this.#call("GET", "/v1/agent")) as {
+      readonly pid: unknown;
+      readonly inCharge: unknown;
+    };
+    return answer.inCharge === true && typeof answer.pid === "number" ? answer.pid : undefined;
+  }
+
+  async #call(method: string, path: string, body?: object): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const text = body === undefined ? "" : JSON.stringify(body);
     const sent = request({
@@ -78,7 +88,7 @@ export class AgentClient {
         cause,
       });
     });
-    if (answer.status >= 200 && answer.status < 300) return;
+    if (answer.status >= 200 && answer.status < 300) return answer.text;
     const reason = errorIn(answer.text) ?? `it answered ${answer.status}`;
     throw new MeshError("PEER_REFUSED", `Cannot ask the agent (${method} ${path}): ${reason}`);
   }

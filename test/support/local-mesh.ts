@@ -9,7 +9,13 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import type { ApplyAnswer, ExecAnswer, LocalStatus, PodStatus } from "#core/local-api.ts";
+import type {
+  AgentUpgrade,
+  ApplyAnswer,
+  ExecAnswer,
+  LocalStatus,
+  PodStatus,
+} from "#core/local-api.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 const CLI = join(ROOT, "bin/aquifer.mjs");
@@ -113,6 +119,13 @@ export class LocalMesh {
     return this.#ask<ApplyAnswer>("POST", "/v1/delete", {
       files: [{ path: "test.yaml", text: yaml }],
     });
+  }
+
+  /** Replaces agents by new ones, one after the other; all of them where no node is named. */
+  async upgrade(nodes?: readonly string[]): Promise<readonly AgentUpgrade[]> {
+    const body = nodes === undefined ? {} : { nodes };
+    type Answer = { readonly upgrades: readonly AgentUpgrade[] };
+    return (await this.#ask<Answer>("POST", "/v1/upgrade", body)).upgrades;
   }
 
   /** The pod `namespace/name`, or the first that a deployment of that name made. */
