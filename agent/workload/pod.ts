@@ -46,7 +46,7 @@ const KNOWN_FIELDS = [
 ];
 const KNOWN_DNS_FIELDS = ["capture", "searchDomains", "nameservers"];
 
-/** resolv.conf(5) of glibc has six search domains and 256 characters, newer ones more; three servers. */
+/** glibc reads three servers and six search domains of 256 characters; newer ones read more. */
 const SEARCH_DOMAINS_MAX = 32;
 const NAMESERVERS_MAX = 4;
 /** A domain (RFC 1123), where one dot at the end is right. */

@@ -15,7 +15,7 @@ const MANIFESTS = join(import.meta.dirname, "manifests");
 export const DIES_WITH_US = ["--pdeathsig", "TERM"] as const;
 
 const UP_LIMIT_MS = 120_000;
-/** An earlier demo that was killed ends within seconds, one that runs to its end within a minute. */
+/** An earlier demo that was killed ends within seconds, one that runs on within a minute. */
 const EARLIER_LIMIT_MS = 60_000;
 const POLL_MS = 200;
 

@@ -102,8 +102,8 @@ export const DEFAULT_CAPACITY = 1;
 export const SESSION_AFFINITY_EXTENSION = "aquifer.mesh/session-affinity";
 
 /**
- * Our extension of `Workload`: a google.protobuf.StringValue, "direct" or "encrypted". A server that
- * does not know it has not agreed to anything but tunnels.
+ * Our extension of `Workload`: a google.protobuf.StringValue, "direct" or "encrypted". A server
+ * that does not know it has not agreed to anything but tunnels.
  */
 export const SAME_NODE_EXTENSION = "aquifer.mesh/same-node";
 
