@@ -1,6 +1,6 @@
 /** Removes what a runtime has left behind: its own at the end, or that of one that was killed. */
 import { readdir, rm, rmdir, unlink } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { MeshError, reasonOf } from "#core/errors.ts";
 import type { Names } from "../names.ts";
 import { deleteNetns, listNetns } from "../network/ip.ts";
@@ -47,11 +47,24 @@ export async function removeRemains(remains: Remains): Promise<void> {
   };
   for (const path of remains.cgroups) await attempt(path, () => killCgroup(path));
   for (const path of remains.pinDirs) await attempt(path, () => removePins(path));
+  for (const path of remains.pinDirs) await removeEmptyParents(path);
   for (const path of remains.cgroups) await attempt(path, () => removeCgroup(path));
   await attempt("network namespaces", () => deleteNetns(remains.netns));
   if (failures.length > 0) {
     const list = failures.join("\n  ");
     throw new MeshError("COMMAND_FAILED", `Cannot remove everything:\n  ${list}`);
+  }
+}
+
+/** `aquifer/v1` goes with the last of its folders. What others have in there keeps it. */
+async function removeEmptyParents(path: string): Promise<void> {
+  for (const parent of [dirname(path), dirname(dirname(path))]) {
+    if (!/\/aquifer(\/v\d+)?$/.test(parent)) return;
+    const isGone = await rmdir(parent).then(
+      () => true,
+      () => false, // not empty, or gone already
+    );
+    if (!isGone) return;
   }
 }
 
