@@ -67,7 +67,7 @@ describe("text rules", () => {
   });
 
   it("refuse a path of one machine, and allow one below a variable", () => {
-    const files = { "agent/a.ts": `"/home/me/x"\n"\${root}/work/x"\n"/run/aquifer"` };
+    const files = { "agent/a.ts": `"/home/me/x"\n"\${root}/home/x"\n"/run/aquifer"` };
     assert.deepEqual(problemsOf(textRules, files), [
       'agent/a.ts:1: "/home/me" is a path of one machine',
     ]);
